@@ -95,6 +95,7 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
         "company_id",
         "project_id",
         "on_step_moved",
+        "dry_run",
     )
 
     def __init__(self, **kwargs: Any):
@@ -109,7 +110,7 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
         if self.poke_interval <= 0:
             raise ConfigurationError(f"poke_interval must be more than 0 seconds; got {self.poke_interval:g}.")
         self.start_wait(context)
-        return self.returned(context, lambda: self.act(context))
+        return self.returned(context, lambda: self.perform(context))
 
     def start_wait(self, context: Context, key: str = DEADLINE) -> None:
         super().start_wait(context, key)
@@ -120,7 +121,7 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
         self.restore_wait(context, event or {})
         self._is_waiting = True
         self._occurrence_before_sleep = (event or {}).get("step_occurrence_id")
-        return self.returned(context, lambda: self.act(context))
+        return self.returned(context, lambda: self.perform(context))
 
     def act(self, context: Context) -> dict[str, Any] | None:
         check_choice("on_step_moved", self.on_step_moved, ON_STEP_MOVED)
@@ -302,6 +303,7 @@ def procore_response(
     timeout: timedelta | float | None = None,
     poke_interval: timedelta | float | None = None,
     deferrable: bool | None = None,
+    dry_run: bool | str | None = None,
     **kwargs: Any,
 ) -> Any:
     """
@@ -348,6 +350,8 @@ def procore_response(
     :param poke_interval: Seconds, or a timedelta, between two calls of a function that waits; by default
         ``[workflows] poke_interval``, else 60. At least a minute if the task is not deferrable.
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
+    :param dry_run: Only read and call the function, and return what would be sent: ``{dry_run: True, would_send:
+        [{method, path, body}], ...}`` (templated).
     :raises ConfigurationError: the function returned something else; the option does not exist; the step does not wait
         for the connection's user.
     :raises AirflowSensorTimeout: the function still waits when the deadline has passed; never retried.
@@ -366,6 +370,7 @@ def procore_response(
         "timeout": timeout,
         "poke_interval": poke_interval,
         "deferrable": deferrable,
+        "dry_run": dry_run,
     }
     # An option that is not given is left to a DAG's default_args.
     given = {name: value for name, value in own.items() if value is not None}

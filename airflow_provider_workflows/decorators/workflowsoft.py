@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
@@ -97,7 +98,7 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
         results, left, failed = [], {}, {}
         for instance_id, row in rows.items():
             try:
-                results.append(self._handle(context, row, arguments))
+                results.append(self.or_would_send(partial(self._handle, context, row, arguments)))
             except AirflowSkipException as skipped:
                 self.log.info("%s", skipped)
                 left[instance_id] = skipped
@@ -120,16 +121,16 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
         if decision is None or step.started_action is None:
             fields = step.read(self.expected_fields)
             decision = decision or self._decide(context, step, fields, {**arguments, INSTANCE: instance_id})
-            step.write(fields, decision)
-        done = step.complete(decision["custom_action"], on_unknown=self.on_unknown_completion)
-        return {
+            with self.continuing_dry_run():
+                step.write(fields, decision)
+        self.known = {
             INSTANCE: instance_id,
             "custom_action": decision["custom_action"],
             "rejected": decision["rejected"],
-            "written": decision["written"],
             "unchanged": decision["unchanged"],
-            "already_completed": not done,
         }
+        done = step.complete(decision["custom_action"], on_unknown=self.on_unknown_completion)
+        return {**self.known, "written": decision["written"], "already_completed": not done}
 
     def _decide(
         self, context: Context, step: IntegrationStep, fields: list[field_rules.Field], arguments: Mapping[str, Any]
@@ -180,6 +181,7 @@ def workflowsoft_integration(
     allow_unknown_types: bool = False,
     verify: str = "exact",
     confirm_timeout: timedelta | float = 30.0,
+    dry_run: bool | str | None = None,
     **kwargs: Any,
 ) -> Any:
     """
@@ -214,6 +216,8 @@ def workflowsoft_integration(
     :param allow_unknown_types: Send values of field types that this package does not know as they are.
     :param verify: ``exact`` (default) or ``normalized``; see ``WorkflowsoftUpdateFieldsOperator``.
     :param confirm_timeout: Seconds, or a timedelta, for which the task reads a change back; default 30.
+    :param dry_run: Only read and call the function, and return what would be sent: ``{dry_run: True, would_send:
+        [{method, path, body}], ...}``, for a list of instances one of these for each (templated).
     :raises ConfigurationError: Workflowsoft would reject a value; a required field is empty; a field of
         ``expected_fields`` is missing or of another type.
     :raises StepMoved: the instance is already completed; never retried.
@@ -227,6 +231,7 @@ def workflowsoft_integration(
         "allow_unknown_types": allow_unknown_types,
         "verify": verify,
         "confirm_timeout": confirm_timeout,
+        **({} if dry_run is None else {"dry_run": dry_run}),  # else left to a DAG's default_args
     }
 
     def decorate(function: Callable[..., Any]) -> Any:

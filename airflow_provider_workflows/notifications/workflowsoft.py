@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseNotifier
 
-from airflow_provider_workflows.exceptions import NOTHING_DONE, WorkflowsError
-from airflow_provider_workflows.rules.parameters import check_given, check_rendered, check_required
+from airflow_provider_workflows.exceptions import NOTHING_DONE, DryRun, WorkflowsError
+from airflow_provider_workflows.rules.parameters import as_flag, check_given, check_rendered, check_required
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
@@ -45,9 +45,17 @@ class WorkflowsoftTaskNotifier(BaseNotifier):
     :param assigned_to: E-mail address or id of the user who is to do it; default: ``on_behalf_of`` (templated).
     :param description: Text of the task; default: DAG, run, task and the address of the log (templated).
     :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft`` (templated).
+    :param dry_run: Only log what would be sent; also if the connection's extra ``dry_run`` is true (templated).
     """
 
-    template_fields: Sequence[str] = ("workflowsoft_conn_id", "title", "on_behalf_of", "assigned_to", "description")
+    template_fields: Sequence[str] = (
+        "workflowsoft_conn_id",
+        "title",
+        "on_behalf_of",
+        "assigned_to",
+        "description",
+        "dry_run",
+    )
 
     def __init__(
         self,
@@ -57,6 +65,7 @@ class WorkflowsoftTaskNotifier(BaseNotifier):
         assigned_to: str | int | None = None,
         description: str | None = None,
         workflowsoft_conn_id: str = "workflowsoft_default",
+        dry_run: bool | str = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -65,6 +74,7 @@ class WorkflowsoftTaskNotifier(BaseNotifier):
         self.assigned_to = assigned_to
         self.description = description
         self.workflowsoft_conn_id = workflowsoft_conn_id
+        self.dry_run = dry_run
 
     def __call__(self, *args: Any) -> None:
         try:
@@ -93,7 +103,8 @@ class WorkflowsoftTaskNotifier(BaseNotifier):
             if record.exists:
                 self.log.info("Nothing was sent: this task instance has sent the same message before: %s", self.title)
                 return
-            record.persist(True)
+            if not hook.dry_run:
+                record.persist(True)
             try:
                 self._create(hook, users, context)
             except NOTHING_DONE:
@@ -120,7 +131,10 @@ class WorkflowsoftTaskNotifier(BaseNotifier):
         check_rendered(self)
         check_required(workflowsoft_conn_id=self.workflowsoft_conn_id, title=self.title, on_behalf_of=self.on_behalf_of)
         check_given(self, "assigned_to")
-        return WorkflowsoftHook(self.workflowsoft_conn_id)
+        hook = WorkflowsoftHook(self.workflowsoft_conn_id)
+        if as_flag("dry_run", self.dry_run):
+            hook.start_dry_run()
+        return hook
 
     def _find_users(self, hook: WorkflowsoftHook) -> tuple[str, str | None]:
         """Sign in, and return the ids of the user who creates the task and of the assignee, if one is given."""
@@ -133,7 +147,11 @@ class WorkflowsoftTaskNotifier(BaseNotifier):
     def _create(self, hook: WorkflowsoftHook, users: tuple[str, str | None], context: Context) -> None:
         by, to = users
         text = _default_description(context) if self.description is None else self.description
-        created = hook.create_task(self.title, on_behalf_of=by, assigned_to=to, description=text)
+        try:
+            created = hook.create_task(self.title, on_behalf_of=by, assigned_to=to, description=text)
+        except DryRun as not_sent:
+            self.log.info("Dry run: no task was created in Workflowsoft. Would send: %s", not_sent.description)
+            return
         self.log.info("Created task %s in Workflowsoft: %s", created["id"], self.title)
 
     def _log_failure(self, error: Exception) -> None:
@@ -151,7 +169,7 @@ class _SentRecord:
     """
 
     def __init__(self, context: Context, notifier: WorkflowsoftTaskNotifier):
-        message = [getattr(notifier, name) for name in notifier.template_fields]
+        message = [getattr(notifier, name) for name in notifier.template_fields if name != "dry_run"]
         self._key = f"workflowsoft_task_{hashlib.sha256(json.dumps(message, default=str).encode()).hexdigest()[:32]}"
         self._log = notifier.log
         self._store = task_state_store(context)

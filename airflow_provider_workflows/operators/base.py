@@ -6,6 +6,7 @@ import logging
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -13,9 +14,16 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
 
-from airflow_provider_workflows.exceptions import ConfigurationError, OutcomeUnknown, ServerError, WorkflowsError
+from airflow_provider_workflows.exceptions import (
+    ConfigurationError,
+    DryRun,
+    OutcomeUnknown,
+    ServerError,
+    WorkflowsError,
+)
+from airflow_provider_workflows.operators.dry_run import dry_run_context
 from airflow_provider_workflows.operators.waiting import DEADLINE, LABEL_TEMPLATE, WaitLifeCycle
-from airflow_provider_workflows.rules.parameters import check_rendered, seconds
+from airflow_provider_workflows.rules.parameters import as_flag, check_rendered, seconds
 from airflow_provider_workflows.settings import poke_interval_seconds
 from airflow_provider_workflows.version_compat import (
     HAS_TASK_STATE_STORE,
@@ -72,7 +80,11 @@ class WorkflowsOperator(BaseOperator):
         """Read, decide, write, verify; return the XCom."""
 
     def execute(self, context: Context) -> Any:
-        return self.returned(context, lambda: self.act(context))
+        return self.returned(context, lambda: self.perform(context))
+
+    def perform(self, context: Context) -> Any:
+        """Run the action, and return the XCom."""
+        return self.act(context)
 
     def returned(self, context: Context, act: Callable[[], Any]) -> Any:
         """Run the action, fail the task for good where a retry could do harm, and return the XCom."""
@@ -110,7 +122,70 @@ def unretried(kwargs: dict[str, Any]) -> dict[str, Any]:
     return kwargs if HAS_TASK_STATE_STORE else {**kwargs, "retries": 0}
 
 
-class WaitingOperator(WaitLifeCycle, WorkflowsOperator):
+class WritingOperator(WorkflowsOperator):
+    """
+    Perform an action that changes something; in a dry run, return what it would send.
+
+    In a dry run the task reads, decides and validates as usual. Instead of sending a call that changes something it
+    logs the call, and returns ``{dry_run: True, would_send: [{method, path, body}], ...}``: the calls in their order,
+    with ``query`` and ``headers`` where a call has its own, and those members of its usual result that are known and
+    do not say that something was done. ``would_send`` is empty if the task would send nothing. The task does not wait
+    for a result, and stores nothing that would bind a later run.
+
+    :param dry_run: Whether to send nothing that changes something; also if the connection's extra ``dry_run`` is true
+        (templated).
+    """
+
+    if TYPE_CHECKING:
+        hook: Any
+
+    def __init__(self, *, dry_run: bool | str = False, **kwargs: Any):
+        super().__init__(**kwargs)
+        # Airflow's method of this name, which logs the template fields, has no caller any more.
+        self.dry_run = dry_run  # type: ignore[assignment, method-assign]
+        self._would_send: list[dict[str, Any]] = []
+        # Members of the result that are known before the action is sent.
+        self.known: Mapping[str, Any] = {}
+
+    def perform(self, context: Context) -> Any:
+        if as_flag("dry_run", self.dry_run):
+            self.hook.start_dry_run()
+        own_context = dry_run_context(context, lambda: self.hook.dry_run)
+        return self.or_would_send(lambda: self.act(own_context))
+
+    def or_would_send(self, act: Callable[[], Any]) -> Any:
+        """Run the action, and return its result; in a dry run, what it would send."""
+        self._would_send, self.known = [], {}
+        result = None
+        try:
+            result = act()
+        except DryRun as not_sent:
+            self.record_not_sent(not_sent)
+            result = self.known
+        if not self.hook.dry_run or isinstance(result, list):  # a list has a result for each of several actions
+            return result
+        return {"dry_run": True, "would_send": self._would_send, **(result or {})}
+
+    @property
+    def has_unsent_calls(self) -> bool:
+        """Whether a dry run has come to a call that it did not send."""
+        return bool(self._would_send)
+
+    def record_not_sent(self, not_sent: DryRun) -> None:
+        """Log a call that a dry run does not send, and add it to the result."""
+        self.log.info("Dry run: nothing was sent. The task would send %s", not_sent.description)
+        self._would_send.append(not_sent.call)
+
+    @contextmanager
+    def continuing_dry_run(self) -> Iterator[None]:
+        """Continue after a call that a dry run does not send, because the task would send further ones."""
+        try:
+            yield
+        except DryRun as not_sent:
+            self.record_not_sent(not_sent)
+
+
+class WaitingOperator(WaitLifeCycle, WritingOperator):
     """
     Perform an action, and then wait for its result, on a worker or in the triggerer.
 
@@ -166,6 +241,9 @@ class WaitingOperator(WaitLifeCycle, WorkflowsOperator):
         :param build: Creates the trigger from ``poll_interval`` and ``deadline``.
         :param deadline: Key of the deadline in the task state store; each wait of a task has its own.
         """
+        if self.hook.dry_run:
+            self.log.info("Dry run: the task does not wait.")
+            return self.known
         self.start_wait(context, deadline)
         trigger = build(poll_interval=self.poll_interval, deadline=self.deadline)
         while (response := self.poll(context, trigger)) is None:

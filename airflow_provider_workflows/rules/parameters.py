@@ -126,6 +126,14 @@ def check_given(operator: object, *names: str) -> None:
             check_required(**{name: getattr(operator, name)})
 
 
+def as_flag(name: str, value: Any) -> bool:
+    """Return a parameter that is a boolean, or the text to which a template renders one."""
+    text = value.strip().lower() if isinstance(value, str) else value
+    if text not in (True, False, "true", "false") or not isinstance(text, (bool, str)):
+        raise ConfigurationError(f"{name} must be True or False, or a template that renders to one; got {value!r}.")
+    return text in (True, "true")
+
+
 def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
     """Require a parameter to be one of the allowed values."""
     if value not in allowed:

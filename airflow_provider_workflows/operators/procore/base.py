@@ -22,6 +22,7 @@ from airflow_provider_workflows.exceptions import (
 from airflow_provider_workflows.links.procore import ProcoreItemLink
 from airflow_provider_workflows.operators.base import (
     WorkflowsOperator,
+    WritingOperator,
     describe,
     poll_until,
     resolve_unknown_outcome,
@@ -109,7 +110,7 @@ class ProcoreWideOperator(ProcoreOperator):
         return ProcoreHook(self.procore_conn_id, company_id=self.company_id)  # the project goes with each call
 
 
-class ProcoreInstanceOperator(ItemParameters, ProcoreOperator):
+class ProcoreInstanceOperator(ItemParameters, ProcoreOperator, WritingOperator):
     """
     Work on one workflow instance; the base of the operators that change an instance.
 
@@ -121,9 +122,10 @@ class ProcoreInstanceOperator(ItemParameters, ProcoreOperator):
     :param tool_type: Tool of the item, such as ``purchase_order_contract`` (templated).
     :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
     :param item_id: The item whose active instance, else newest one, to use (templated).
+    :param dry_run: Only read, and return what would be sent (templated).
     """
 
-    template_fields: Sequence[str] = (*ProcoreOperator.template_fields, *ItemParameters.ITEM_FIELDS)
+    template_fields: Sequence[str] = (*ProcoreOperator.template_fields, *ItemParameters.ITEM_FIELDS, "dry_run")
 
     def find_instance_id(self) -> str:
         """Return the id of the requested instance, or of the item's active instance, else of its newest one."""

@@ -32,9 +32,9 @@ class ProcoreBranchOnOutcomeOperator(BaseBranchOperator):
     2. v2: the ``item_status``, such as ``Approved``.
     3. The ``state``; in Legacy then its ``status``.
 
-    A terminated instance has only the name ``terminated``; earlier responses do not count. If the record does not show
-    which response decided, or the decision contradicts the item's status, and one of these names is among
-    ``branches``, the task fails instead of choosing one.
+    A terminated instance has only the name ``terminated``; earlier responses do not count. The result of a task that
+    was a dry run has only the name ``dry_run``. If the record does not show which response decided, or the decision
+    contradicts the item's status, and one of these names is among ``branches``, the task fails instead of choosing one.
 
     Inside a task group, the operator resolves a task or group id in the group first, then in the groups around it, then
     in the DAG, so ids need no prefix. In a mapped task group it works only before Airflow 3.2; newer versions would run
@@ -81,7 +81,7 @@ class ProcoreBranchOnOutcomeOperator(BaseBranchOperator):
                 "This version of Airflow runs the tasks that a mapped branch did not choose (apache/airflow#67265). "
                 "Choose the outcomes in a task, with outcome_names of this module, and map the tasks over its result."
             )
-        if not isinstance(self.outcome, Mapping) or "state" not in self.outcome:
+        if not isinstance(self.outcome, Mapping) or not {"state", "dry_run"} & set(self.outcome):
             raise ConfigurationError(
                 "outcome must be the result of ProcoreInstanceSensor or ProcoreLegacyInstanceSensor; got "
                 f"{self.outcome!r}."
@@ -155,6 +155,8 @@ def outcome_names(outcome: Mapping[str, Any]) -> list[str]:
 
 
 def _names(outcome: Mapping[str, Any]) -> list[str]:
+    if outcome.get("dry_run"):
+        return ["dry_run"]
     if _is_terminated(outcome):
         return ["terminated"]
     names = (_option(_decision(outcome)), outcome.get("item_status"), outcome["state"], outcome.get("status"))
@@ -173,11 +175,11 @@ def _decision(outcome: Mapping[str, Any]) -> Mapping[str, Any] | None:
     at_occurrence: Mapping[str, Any] | None = (outcome.get("occurrence") or {}).get("decision")
     if at_occurrence is not None:
         return at_occurrence
-    return outcome.get("decision") if outcome["state"] == "complete" else None
+    return outcome.get("decision") if outcome.get("state") == "complete" else None
 
 
 def _is_terminated(outcome: Mapping[str, Any]) -> bool:
-    return bool(outcome.get("terminated_at")) or outcome["state"] == "terminated"
+    return bool(outcome.get("terminated_at")) or outcome.get("state") == "terminated"
 
 
 def _why_not_sure(outcome: Mapping[str, Any]) -> tuple[str | None, list[str]]:

@@ -73,6 +73,8 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
         written exactly as received, unless the list is empty.
     :param confirm_timeout: Seconds, or a timedelta, to poll for a request whose response was lost, for the stop to
         show, and for the error list to be ready; default 60.
+    :param dry_run: Only read, and return what would be sent, as ``{dry_run: True, would_send: [{method, path,
+        body}], ...}`` (templated).
     :param wait_timeout: Maximum seconds of the wait; default 7 days.
     :param poll_interval: Seconds between two polls; by default ``[workflows] poke_interval``, else 60.
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
@@ -96,6 +98,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
         "project_ids",
         "tools",
         "errors_path",
+        "dry_run",
     )
 
     def __init__(
@@ -149,6 +152,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
         request_id = self._created(journal) or self._create(journal)
         if not self.wait_for_completion:
             return self._result(request_id, None)
+        self.known = {"request_id": request_id}
         return self.wait(
             context,
             partial(
@@ -321,6 +325,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
         if status in rules.OVER:
             self.log.info("Request %s is %s; nothing is sent.", request_id, status)
             return self._result(request_id, status)
+        self.known = {"request_id": request_id, "status": status}
         unclear: ApiError | None = None
         try:
             self.hook.stop_bulk_replace_request(request_id)

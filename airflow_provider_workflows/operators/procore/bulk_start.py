@@ -74,6 +74,8 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         or failed (``fail``).
     :param on_failed_items: ``fail`` (default): the task fails if an item failed, and a retry tries the failed items
         again; ``return``: the task succeeds, and the DAG handles the failed items.
+    :param dry_run: Only read, and return what would be sent, as ``{dry_run: True, would_send: [{method, path,
+        body}], ...}`` (templated).
     :param wait_timeout: Maximum seconds of the wait; default 7 days.
     :param poll_interval: Seconds between two polls; by default ``[workflows] poke_interval``, else 60.
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
@@ -90,6 +92,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         "items",
         "tool_subtype",
         "preset_id",
+        "dry_run",
     )
 
     def __init__(
@@ -123,6 +126,8 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         _ = self.hook.user_id  # for the log, and to recognize the instances that this user starts
         self._persist(journal)  # a retry must use the same idempotency tokens
         self._order_all(self._left_to_order(items, journal), journal)
+        if self.has_unsent_calls:
+            return self._result(journal)
         operation_ids = self._running(journal)
         if not operation_ids:
             return self._conclude(journal, [])
@@ -277,7 +282,8 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
                 left.extendleft(reversed(_chunks(chunk, size)))
                 continue
             try:
-                self._order(chunk, journal)
+                with self.continuing_dry_run():
+                    self._order(chunk, journal)
             except (InvalidRequest, NotFound, PermissionDenied) as rejection:
                 may_be_size = rejection.status_code in TOO_MANY
                 if may_be_size and halves and len(chunk) > 1:

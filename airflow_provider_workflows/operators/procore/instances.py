@@ -65,6 +65,8 @@ class ProcoreTerminateInstanceOperator(ProcoreInstanceOperator):
     :param item_id: The item whose active instance, else newest one, to use (templated).
     :param confirm_timeout: Seconds, or a timedelta, to poll for the end if the response was lost or does not show it;
         default 60.
+    :param dry_run: Only read, and return what would be sent, as ``{dry_run: True, would_send: [{method, path,
+        body}], ...}`` (templated).
     :raises ConfigurationError: both instance and item given, or neither; an unknown tool.
     :raises PermissionDenied: the user may not terminate it, or Procore has this switched off for the tool.
     :raises OutcomeUnknown: neither a response nor the record shows the end; never retried.
@@ -78,20 +80,19 @@ class ProcoreTerminateInstanceOperator(ProcoreInstanceOperator):
         self.check_instance()
         instance_id = self.pinned_instance_id(context, "terminate")
         instance = self.show(instance_id)
+        self.known = {
+            "instance_id": instance_id,
+            "item_id": str_id(instance.get("item_id")),
+            "tool_type": instance.get("tool_type"),
+            "project_id": self.level,
+        }
         already_ended = rules.has_ended(instance)
         if already_ended:
             self.log.info("Instance %s ended at %s; nothing is sent.", instance_id, instance["ended_at"])
         else:
             ended, already_ended = self._terminate(instance_id, instance)
             instance = {**instance, **{name: value for name, value in ended.items() if value is not None}}
-        return {
-            "instance_id": instance_id,
-            "item_id": str_id(instance.get("item_id")),
-            "tool_type": instance.get("tool_type"),
-            "project_id": self.level,
-            "ended_at": instance.get("ended_at"),
-            "already_ended": already_ended,
-        }
+        return {**self.known, "ended_at": instance.get("ended_at"), "already_ended": already_ended}
 
     def _terminate(self, instance_id: str, before: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
         """Terminate an instance; return it, and whether it had ended before this task terminated it."""
@@ -145,6 +146,8 @@ class ProcoreRestartInstanceOperator(ProcoreInstanceOperator):
         Procore's own choice (templated).
     :param confirm_timeout: Seconds, or a timedelta, to poll for a new instance that the response does not show;
         default 60.
+    :param dry_run: Only read, and return what would be sent, as ``{dry_run: True, would_send: [{method, path,
+        body}], ...}`` (templated).
     :raises ConfigurationError: both instance and item given, or neither; an unknown tool or mode.
     :raises OutcomeUnknown: neither a response nor the record shows a new instance; never retried.
     """
@@ -161,7 +164,14 @@ class ProcoreRestartInstanceOperator(ProcoreInstanceOperator):
         if self.restart_mode is not None:
             check_choice("restart_mode", self.restart_mode, RESTART_MODES)
         instance_id = self.pinned_instance_id(context, "restart")
-        new = self._restart(instance_id, self.show(instance_id))
+        old = self.show(instance_id)
+        self.known = {
+            "item_id": str_id(old.get("item_id")),
+            "tool_type": old.get("tool_type"),
+            "project_id": self.level,
+            "restarted_instance_id": instance_id,
+        }
+        new = self._restart(instance_id, old)
         self.link_to(new)
         step = rules.current_step(new) or {}
         return {
@@ -244,6 +254,8 @@ class ProcoreRefreshInstanceOperator(ProcoreInstanceOperator):
     :param max_refreshes: How many refreshes to send; default 3.
     :param confirm_timeout: Seconds, or a timedelta, to poll after each refresh until the instance is no longer blocked;
         default 60.
+    :param dry_run: Only read, and return what would be sent, as ``{dry_run: True, would_send: [{method, path,
+        body}], ...}`` (templated).
     :raises ConfigurationError: both instance and item given, or neither; an unknown tool.
     :raises InstanceBlocked: the step cannot be retried, or the instance is still blocked; never retried.
     :raises OutcomeUnknown: a response was lost, and the history cannot be read; never retried.
@@ -272,14 +284,18 @@ class ProcoreRefreshInstanceOperator(ProcoreInstanceOperator):
             if refreshes == self.max_refreshes:
                 message = self._message(instance_id, history)
                 raise InstanceBlocked(f"{message} Still blocked after {refreshes} refreshes.")
+            self.known = self._result(instance_id, item_id, history, reason)
             self._refresh(instance_id, shown)
             refreshes += 1
             history = poll_until_found(partial(self._free, instance_id), self.confirm_timeout) or self._history(
                 instance_id
             )
+        return {**self._result(instance_id, item_id, history, reason), "refreshes": refreshes}
+
+    def _result(self, instance_id: str, item_id: str | None, history: Mapping[str, Any], reason: Any) -> dict[str, Any]:
         now = rules.describe_instance(history, instance_id=instance_id, item_id=item_id)
         result = {name: now[name] for name in ("instance_id", "item_id", "state", "step")}
-        return {**result, "project_id": self.level, "blocked_reason": reason, "refreshes": refreshes}
+        return {**result, "project_id": self.level, "blocked_reason": reason}
 
     def _refresh(self, instance_id: str, shown: Mapping[str, Any]) -> None:
         user_id = self.hook.user_id
@@ -351,6 +367,8 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
     :param on_step_moved: What to do when the step occurrence is over: ``fail`` (default), ``skip`` or ``succeed``
         (templated).
     :param confirm_timeout: Seconds, or a timedelta, to poll until the step shows the new assignees; default 60.
+    :param dry_run: Only read, and return what would be sent, as ``{dry_run: True, would_send: [{method, path,
+        body}], ...}`` (templated).
     :raises ConfigurationError: a parameter is missing or wrong, or a user is not a possible assignee.
     :raises StepMoved: the step is over, with ``on_step_moved="fail"``; never retried.
     :raises OutcomeUnknown: Procore may have added them, and the record does not show it; never retried.
@@ -422,6 +440,7 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
             "already_assigned": [user_id for user_id in desired if user_id in assigned],
             "confirmed": True,
         }
+        self.known = {name: value for name, value in result.items() if name not in ("added", "confirmed")}
         if result["added"]:
             if pin.value is None:
                 pin.persist({"instance_id": instance_id, "step_occurrence_id": occurrence_id})

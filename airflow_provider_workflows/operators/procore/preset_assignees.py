@@ -11,6 +11,7 @@ from airflow_provider_workflows.exceptions import (
     READ_FAULTS,
     REJECTIONS,
     ConfigurationError,
+    DryRun,
     OutcomeUnknown,
     PresetConflict,
     PresetsUnfinished,
@@ -18,7 +19,7 @@ from airflow_provider_workflows.exceptions import (
     UnexpectedResponse,
     WorkflowsError,
 )
-from airflow_provider_workflows.operators.base import Pin, Progress, describe, poll_until_found
+from airflow_provider_workflows.operators.base import Pin, Progress, WritingOperator, describe, poll_until_found
 from airflow_provider_workflows.operators.procore.base import ProcoreWideOperator
 from airflow_provider_workflows.rules import procore_presets as rules
 from airflow_provider_workflows.rules.parameters import as_list, check_choice, check_required, str_id
@@ -86,7 +87,7 @@ class Target:
         return [*([self.reason] if self.reason else []), *messages]
 
 
-class ProcorePresetAssigneesOperator(ProcoreWideOperator):
+class ProcorePresetAssigneesOperator(ProcoreWideOperator, WritingOperator):
     """
     Make the members of the role groups of workflow presets match a list.
 
@@ -120,6 +121,8 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
     :param on_rejected: ``fail`` (default): change nothing if the operator rejects anything before it writes, and fail
         at the end if Procore rejects a change; ``skip``: make the other changes.
     :param confirm_timeout: Seconds, or a timedelta, to poll until a preset shows a change; default 60.
+    :param dry_run: Only read, and return what ``apply`` would send, as ``{dry_run: True, would_send: [{method, path,
+        body}], ...}``; a preset that would be changed has the status ``change`` (templated).
     :raises ConfigurationError: the assignments are malformed or name a preset twice, or something is rejected.
     :raises PresetsUnfinished: after the other presets, some failed or have an unknown outcome; a retry changes only
         those.
@@ -134,6 +137,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         "mode",
         "members",
         "approved_plan",
+        "dry_run",
     )
 
     def __init__(
@@ -183,7 +187,11 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
                     failed[target.place] = failed.get(target.place, 0) + 1 if is_broken else 0
         finally:
             if rows:
-                self.log.info("%s\n%s", "Plan:" if self.mode == "plan" else "Done:", rules.table_of(rows))
+                self.log.info(
+                    "%s\n%s",
+                    "Done:" if self.mode == "apply" and not self.has_unsent_calls else "Plan:",
+                    rules.table_of(rows),
+                )
         self._check_outcome(rows)
         return {
             "mode": self.mode,
@@ -446,6 +454,10 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         lost: WorkflowsError | None = None
         try:
             self.hook.update_preset_assignees(target.preset_id, **body, project_id=target.place.level)
+        except DryRun as not_sent:
+            self.record_not_sent(not_sent)
+            row["status"] = "change"
+            return
         except REJECTIONS:
             self._record(target, journal)
             raise

@@ -130,6 +130,8 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
     :param on_step_moved: What to do when the step occurrence is over, or the instance has ended, without a response of
         the user: ``fail`` (default), ``skip`` or ``succeed`` (templated).
     :param confirm_timeout: Seconds, or a timedelta, to poll for the response after it was sent; default 60.
+    :param dry_run: Only read, and return what would be sent, as ``{dry_run: True, would_send: [{method, path,
+        body}], ...}`` (templated).
     :raises ConfigurationError: a parameter is missing or matches nothing; the step does not wait for the user.
     :raises ResponseConflict: the user has given another response to the step occurrence, or one that cannot be compared
         with this one; never retried.
@@ -209,6 +211,8 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
             return self.already_recorded(view, instance_id, is_outcome_unknown=is_sent)
         at = {"step": (view.step or {}).get("name"), "item_id": str_id(view.instance.get("item_id"))}
         chosen = {**chosen, **at, "step_occurrence_id": view.occurrence_id}
+        response = {**chosen, "comment": self.comment}
+        self.known = self._result(view, instance_id, response, already_recorded=False, confirmed=False)
         with self._outcome_unknown(outcome == UNKNOWN, view):
             request = self._request(instance_id, chosen, files)
         return self._respond(request, instance_id, chosen, is_outcome_unknown=outcome == UNKNOWN)
@@ -515,7 +519,8 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         }
         if files:
             uploads = FileUploads(self.hook, self.level, self._store, UPLOAD_PART)
-            attachments["upload_ids"] = [*attachments.get("upload_ids", []), *map(uploads.upload, files)]
+            uploaded = [self._upload(uploads, file) for file in files]
+            attachments["upload_ids"] = [*attachments.get("upload_ids", []), *uploaded]
         # Made of all that is sent: a server that compares requests rejects a known token with another content.
         token = rules.idempotency_token(
             self.hook.company_id,
@@ -536,6 +541,12 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
             idempotency_token=token,
             project_id=self.level,
         )
+
+    def _upload(self, uploads: FileUploads, file: AttachedFile) -> str:
+        """Upload a file and return the id of the upload, which does not exist in a dry run."""
+        with self.continuing_dry_run():
+            return uploads.upload(file)
+        return f"<id of the upload of {file.name}>"
 
     # --- stored state, messages and results ---
 

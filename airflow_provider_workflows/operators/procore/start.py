@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_workflows.exceptions import (
     NOTHING_DONE,
     ConfigurationError,
+    DryRun,
     InstanceActive,
     OutcomeUnknown,
     ServerError,
@@ -67,6 +68,8 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
     :param cancel_on_kill: Terminate the instance when the task is killed while it waits, unless it was adopted.
         Deferred tasks need Airflow 3.3 for this.
     :param confirm_timeout: Seconds, or a timedelta, to poll for a new instance after a lost response; default 60.
+    :param dry_run: Only read, and return what would be sent, as ``{dry_run: True, would_send: [{method, path,
+        body}], ...}`` (templated).
     :param wait_timeout: Maximum seconds of the wait; default 7 days.
     :param poll_interval: Seconds between two polls; by default ``[workflows] poke_interval``, else 60.
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
@@ -82,6 +85,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
         "tool_subtype",
         "template_id",
         "preset_id",
+        "dry_run",
     )
 
     def __init__(
@@ -113,6 +117,13 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
 
     def act(self, context: Context) -> Any:
         self._check_parameters()
+        self.known = {
+            "item_id": str_id(self.item_id),
+            "tool_type": self.tool_type,
+            "project_id": self.level,
+            # So that a branch which takes this for the result of a sensor can tell.
+            "outcome": {"dry_run": True} if self.wait_for_completion else None,
+        }
         journal = Pin(task_state_store(context), "start", None)
         instance_id, adopted = self._started(journal) or self._start(journal)
         if not self.wait_for_completion:
@@ -120,7 +131,10 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
             self.link_to(instance)
             return self._result(instance_id, instance, adopted, None)
         # Only for the link: the wait does not depend on this read.
-        self.link_to(self._show(instance_id, self._created or {"id": instance_id, "item_id": str_id(self.item_id)}))
+        known = self._created or {"id": instance_id, "item_id": str_id(self.item_id)}
+        instance = self._show(instance_id, known)
+        self.link_to(instance)
+        self.known = self._result(instance_id, instance, adopted, {"dry_run": True})
         cancels = self.cancel_on_kill and not adopted
         self._awaited = instance_id if cancels else None
         return self.wait(
@@ -179,6 +193,9 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
             self.hook.terminate_instance(self._awaited, project_id=self.level)
         except OutcomeUnknown:  # Procore documents that a repeated request changes nothing
             self.hook.terminate_instance(self._awaited, project_id=self.level)
+        except DryRun as not_sent:  # the connection has become one since the task started the instance
+            self.log.warning("%s", not_sent)
+            return
         self.log.info("Terminated instance %s (item %s).", self._awaited, str_id(self.item_id))
 
     def _check_parameters(self) -> None:

@@ -105,6 +105,8 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         activity: ``fail`` (default), ``skip`` or ``succeed`` (templated).
     :param confirm_timeout: Seconds, or a timedelta, for which the task reads again after an unknown outcome, and while
         the instance lists no activity, as between two states; default 60.
+    :param dry_run: Only read, and return what would be sent, as ``{dry_run: True, would_send: [{method, path,
+        body}], ...}`` (templated).
     :param wait_for_state_change: Wait until the state has changed, or the instance ended; default False.
     :param wait_timeout: Seconds to wait for that, wall-clock, from the first try that waited; default 7 days.
     :param poll_interval: Seconds between two polls; by default ``[workflows] poke_interval``, else 60.
@@ -131,6 +133,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         "attachments",
         "prostore_file_ids",
         "on_state_moved",
+        "dry_run",
     )
 
     def __init__(
@@ -167,6 +170,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         if performed is None or not self.wait_for_state_change:
             return performed
         self.check_wait()
+        self.known = performed
         # Imported here, because DAG files are parsed far more often than a task waits.
         from airflow_provider_workflows.triggers.procore_legacy import ProcoreLegacyStateChangeWaitTrigger
 
@@ -399,13 +403,25 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
     ) -> dict[str, Any] | None:
         instance_id = now["instance_id"]
         activity_id, attachments, comments = str(activity["id"]), [_content(file) for file in files], self._comment()
+        now_ids = {name: now[name] for name in ("instance_id", "object_id", "object_type", "project_id")}
         record = {
             "sent": True,
-            "instance": {name: now[name] for name in ("instance_id", "object_id", "object_type", "project_id")},
+            "instance": now_ids,
             "state": state,
             "activity": activity,
             "user_id": self._user_id,
             "before": [row.get("id") for row in histories if row.get("workflow_activity_id") == activity["id"]],
+        }
+        self.known = {
+            **now_ids,
+            "activity": activity["name"],
+            "activity_id": activity_id,
+            "matched_by": self._matched_by,
+            "role_id": str(activity["role_id"]),
+            "performed_by": self._user_id,
+            "comments": comments,
+            "state_before": _shown_state(state),
+            "already_performed": False,
         }
         sent.persist(record)
         try:
@@ -583,7 +599,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
             "performed_by": row.get("performed_by_id"),
             "comments": row.get("comments"),
             "performed_at": row.get("created_at"),
-            "state_before": {name: state.get(name) for name in ("id", "name", "status", "set_at")},
+            "state_before": _shown_state(state),
             "already_performed": already_performed,
         }
 
@@ -605,6 +621,11 @@ def _is_between(now: Json, state: Json | None, histories: list[dict[str, Any]]) 
 def _named(state: Json, now: Json) -> dict[str, Any]:
     """Return the current occurrence with its names, which an occurrence given by id and time does not have."""
     return {**rules.occurrence_of(now), "set_at": state["set_at"]}
+
+
+def _shown_state(state: Json) -> dict[str, Any]:
+    """Return an occurrence of a state as the result shows it."""
+    return {name: state.get(name) for name in ("id", "name", "status", "set_at")}
 
 
 def _lines(comment: Any) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
-from airflow_provider_workflows.operators.base import unretried
+from airflow_provider_workflows.operators.base import WritingOperator, unretried
 from airflow_provider_workflows.operators.workflowsoft.base import (
     NotRetriedWithoutStore,
     WorkflowsoftIntegrationOperator,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class WorkflowsoftCompleteIntegrationOperator(NotRetriedWithoutStore, WorkflowsoftIntegrationOperator):
+class WorkflowsoftCompleteIntegrationOperator(NotRetriedWithoutStore, WorkflowsoftIntegrationOperator, WritingOperator):
     """
     Complete an integration instance once, so that its process continues.
 
@@ -43,6 +43,8 @@ class WorkflowsoftCompleteIntegrationOperator(NotRetriedWithoutStore, Workflowso
     :param on_unknown_completion: What to do if it remains unknown whether it was completed: ``fail`` (default),
         ``retry`` (send it again, which may complete it twice), ``assume_done`` (templated).
     :param confirm_timeout: Seconds, or a timedelta, for which the operator reads after a lost response; default 30.
+    :param dry_run: Only read, and return what would be sent, as ``{dry_run: True, would_send: [{method, path,
+        body}], ...}`` (templated).
     :raises ConfigurationError: a required field is empty (the error names it); retries before Airflow 3.3.
     :raises OutcomeUnknown: it remains unknown whether it was completed, with ``on_unknown_completion="fail"``; never
         retried.
@@ -52,6 +54,7 @@ class WorkflowsoftCompleteIntegrationOperator(NotRetriedWithoutStore, Workflowso
         *WorkflowsoftIntegrationOperator.template_fields,
         "custom_action",
         "on_unknown_completion",
+        "dry_run",
     )
 
     def __init__(
@@ -73,12 +76,9 @@ class WorkflowsoftCompleteIntegrationOperator(NotRetriedWithoutStore, Workflowso
         custom_action = step.started_action or str(self.custom_action)
         if self.expected_fields is not None and step.started_action is None:
             step.read(self.expected_fields)
+        self.known = {"integration_instance_id": instance_id, "custom_action": custom_action}
         done = step.complete(custom_action, on_unknown=self.on_unknown_completion)
-        return {
-            "integration_instance_id": instance_id,
-            "custom_action": custom_action,
-            "already_completed": not done,
-        }
+        return {**self.known, "already_completed": not done}
 
     def check_completion(self, context: Context) -> None:
         """Check the parameters of the completion; a retry must know what an earlier try did."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.operators.base import WritingOperator
 from airflow_provider_workflows.operators.workflowsoft.base import WorkflowsoftIntegrationOperator
 from airflow_provider_workflows.operators.workflowsoft.integration_step import (
     VERIFY,
@@ -44,7 +45,7 @@ class WorkflowsoftGetFieldsOperator(WorkflowsoftIntegrationOperator):
         return {label: field_rules.xcom_value(value) for label, value in fields.items()}
 
 
-class WorkflowsoftUpdateFieldsOperator(WorkflowsoftIntegrationOperator):
+class WorkflowsoftUpdateFieldsOperator(WorkflowsoftIntegrationOperator, WritingOperator):
     """
     Write fields of an integration instance once, and read all fields back.
 
@@ -70,6 +71,8 @@ class WorkflowsoftUpdateFieldsOperator(WorkflowsoftIntegrationOperator):
         without blanks at its ends or with other line ends, a time to the minute, and a number rounded to the digits
         that are shown; the log names each difference.
     :param confirm_timeout: Seconds, or a timedelta, for which the operator reads the values back; default 60.
+    :param dry_run: Only read, and return what would be sent, as ``{dry_run: True, would_send: [{method, path,
+        body}], ...}`` (templated).
     :raises ConfigurationError: a field does not exist or is read-only; a value does not fit or is not an option.
     :raises StepMoved: the instance is already completed; never retried.
     :raises OutcomeUnknown: the response was lost and the fields do not show the values; never retried.
@@ -77,7 +80,7 @@ class WorkflowsoftUpdateFieldsOperator(WorkflowsoftIntegrationOperator):
         written (never retried). The error names each field with both values.
     """
 
-    template_fields: Sequence[str] = (*WorkflowsoftIntegrationOperator.template_fields, "fields")
+    template_fields: Sequence[str] = (*WorkflowsoftIntegrationOperator.template_fields, "fields", "dry_run")
 
     def __init__(
         self,
@@ -103,9 +106,6 @@ class WorkflowsoftUpdateFieldsOperator(WorkflowsoftIntegrationOperator):
         instance_id, step = self.open_step(context, confirm_timeout=self.confirm_timeout, verify=self.verify)
         held = step.read(self.expected_fields)
         decision = step.decision or step.plan(held, self.fields, allow_unknown_types=self.allow_unknown_types)
+        self.known = {"integration_instance_id": instance_id, "unchanged": decision["unchanged"]}
         step.write(held, decision)
-        return {
-            "integration_instance_id": instance_id,
-            "written": decision["written"],
-            "unchanged": decision["unchanged"],
-        }
+        return {**self.known, "written": decision["written"]}

@@ -252,7 +252,9 @@ class IntegrationStep:
                 log.info("Nothing is sent: instance %s counts as completed.", self._id)
                 return self._record_completed(custom_action, by_this_call=False)
         fields = self.read()
-        if missing := field_rules.missing_required(fields):
+        # A dry run has not sent the values that this task would have written before; plan() has checked them.
+        has_unsent = self._hook.dry_run and self.decision is not None
+        if not has_unsent and (missing := field_rules.missing_required(fields)):
             raise ConfigurationError(
                 f"Instance {self._id} cannot be completed, because required fields are empty: {', '.join(missing)}. "
                 "Nothing was sent."

@@ -17,7 +17,7 @@ from airflow_provider_workflows.exceptions import (
     UnexpectedResponse,
 )
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
-from airflow_provider_workflows.operators.base import Pin, describe, unretried
+from airflow_provider_workflows.operators.base import Pin, WritingOperator, describe, unretried
 from airflow_provider_workflows.operators.workflowsoft.base import NotRetriedWithoutStore, WorkflowsoftOperator
 from airflow_provider_workflows.operators.workflowsoft.integration_step import now
 from airflow_provider_workflows.rules import workflowsoft as rules
@@ -33,7 +33,7 @@ LAST_CREATED = "last_created"  # likewise; it survives clearing the task
 LISTS = ("diagrams", "steps", "users")
 
 
-class WorkflowsoftCreateOperator(NotRetriedWithoutStore, WorkflowsoftOperator):
+class WorkflowsoftCreateOperator(NotRetriedWithoutStore, WorkflowsoftOperator, WritingOperator):
     """
     Create something in Workflowsoft once over all tries of the task.
 
@@ -46,7 +46,7 @@ class WorkflowsoftCreateOperator(NotRetriedWithoutStore, WorkflowsoftOperator):
     :param on_behalf_of: E-mail address or id of the user who creates it (templated).
     """
 
-    template_fields: Sequence[str] = (*WorkflowsoftOperator.template_fields, "on_behalf_of")
+    template_fields: Sequence[str] = (*WorkflowsoftOperator.template_fields, "on_behalf_of", "dry_run")
     operator_extra_links = (WorkflowsoftItemLink(),)
 
     def __init__(self, *, on_behalf_of: str | int, **kwargs: Any):
@@ -128,6 +128,8 @@ class WorkflowsoftStartProcessOperator(WorkflowsoftCreateOperator):
         fields of a process that does not exist yet (templated).
     :param correlation_field: Name of a field for ``dag_id/run_id/task_id/map_index``, which shows people and later
         integration steps which task started the process (templated).
+    :param dry_run: Only read, and return what would be sent, as ``{dry_run: True, would_send: [{method, path,
+        body}], ...}`` (templated).
     :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft`` (templated).
     :raises ConfigurationError: no or several diagrams or users match (they are listed); a value is not valid in JSON.
     :raises OutcomeUnknown: the response was lost, now or in an earlier try; never retried. The error says what to
@@ -174,15 +176,11 @@ class WorkflowsoftStartProcessOperator(WorkflowsoftCreateOperator):
             fields[self.correlation_field] = f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}"
             what += f" with {self.correlation_field} = {fields[self.correlation_field]}"
 
+        self.known = {"diagram_id": diagram["id"], "diagram": diagram["title"], "on_behalf_of": user}
+
         def start() -> dict[str, Any]:
             process = self.hook.start_process(diagram["id"], on_behalf_of=user, fields=fields)
-            return {
-                "process_instance_id": process["id"],
-                "title": process["title"],
-                "diagram_id": diagram["id"],
-                "diagram": diagram["title"],
-                "on_behalf_of": user,
-            }
+            return {"process_instance_id": process["id"], "title": process["title"], **self.known}
 
         return what, start
 
@@ -207,6 +205,8 @@ class WorkflowsoftCreateTaskOperator(WorkflowsoftCreateOperator):
     :param description: Description of the task (templated).
     :param files: Experimental: a value that is sent unchanged as ``Files``. The vendor documents that a task can have
         files, but not their format (templated).
+    :param dry_run: Only read, and return what would be sent, as ``{dry_run: True, would_send: [{method, path,
+        body}], ...}`` (templated).
     :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft`` (templated).
     :raises ConfigurationError: no or several users match (they are listed); ``files`` is not valid in JSON.
     :raises OutcomeUnknown: the response was lost, now or in an earlier try; never retried. The error says what to
@@ -245,6 +245,8 @@ class WorkflowsoftCreateTaskOperator(WorkflowsoftCreateOperator):
         assignee = str_id(self.assigned_to)
         assignee = user if assignee is None else self.hook.find_user_id(assignee, parameter="assigned_to")
 
+        self.known = {"title": self.title, "on_behalf_of": user, "assigned_to": assignee}
+
         def create() -> dict[str, Any]:
             task = self.hook.create_task(
                 self.title,
@@ -253,7 +255,7 @@ class WorkflowsoftCreateTaskOperator(WorkflowsoftCreateOperator):
                 description=self.description,
                 files=field_rules.raw_value("files", self.files),
             )
-            return {"task_id": task["id"], "title": task["title"], "on_behalf_of": user, "assigned_to": assignee}
+            return {"task_id": task["id"], **self.known, "title": task["title"]}
 
         return f"a task {self.title!r} for user {assignee}, created by user {user}", create
 

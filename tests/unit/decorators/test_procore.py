@@ -600,6 +600,7 @@ def test_the_options_may_be_templates_and_the_row_is_one():
         "company_id",
         "project_id",
         "on_step_moved",
+        "dry_run",
     )
 
 
