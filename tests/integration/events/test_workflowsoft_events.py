@@ -530,6 +530,21 @@ def test_no_poll_without_the_extra_allow_consume(run, emulator, connect, caplog)
     assert polls(emulator) == 0
 
 
+def test_dry_run_of_a_watcher_does_not_poll_and_loses_nothing(run, emulator, connect, caplog):
+    connect(CONSUMED, dry_run=True)
+    started = start(emulator)
+
+    async def scenario(triggerer):
+        triggerer.watch(integration())
+        await triggerer.until(lambda: "is a dry run" in caplog.text)
+        assert polls(emulator) == 0
+        connect(CONSUMED)
+        await triggerer.until(lambda: emitted(triggerer) == [started])
+
+    with caplog.at_level(logging.WARNING):
+        run(scenario)
+
+
 def test_a_store_that_fails_after_the_poll_loses_nothing(run, emulator, connect, stores):
     connect(CONSUMED)
     first = start(emulator)

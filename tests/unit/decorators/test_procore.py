@@ -688,3 +688,39 @@ def test_example_responds_to_each_order_once(emulator, again):
 
     assert (second.state, examples.states(second)["check_budget"]) == ("success", ["skipped"])
     assert len(responses(emulator)) == 2
+
+
+# --- dry runs ---
+
+
+def test_dry_run_calls_the_function_and_binds_no_later_run(emulator, row, store, approves):
+    result = operator(approves(), row, options={"dry_run": True}).execute(in_task(store))
+
+    (call,) = result["would_send"]
+    assert call["path"].endswith("/responses")
+    assert call["body"]["response"]["comment"] == "fine"
+    assert {**result, "dry_run": True, "option": "Approve", "confirmed": False} == result
+    assert responses(emulator) == []
+
+    later = run(approves(), store, row)
+
+    assert len(approves.seen) == 2
+    assert later["option"] == "Reject"
+    assert responses(emulator) == [("90001", "Reject")]
+
+
+@pytest.mark.parametrize("decision", [Skip("no"), Wait("not yet")])
+def test_dry_run_skips_and_waits_as_the_function_says(emulator, row, store, decision):
+    function = Function(decision)
+    task = operator(function(), row, options={"dry_run": True, "deferrable": True, "timeout": 60})
+
+    with pytest.raises((AirflowSkipException, pytest.importorskip("airflow.exceptions").TaskDeferred)):
+        task.execute(in_task(store))
+
+    assert responses(emulator) == []
+    assert set(store) <= {"deadline"}
+
+
+def test_dry_run_checks_the_response_of_the_function(row, store):
+    with pytest.raises(ConfigurationError, match="no such option"):
+        operator(Function(Respond("no such option"))(), row, options={"dry_run": "true"}).execute(in_task(store))

@@ -794,3 +794,51 @@ def test_without_a_store_in_this_airflow_the_task_is_not_retried(emulator, insta
 @pytest.mark.parametrize("wanted", [True, False])
 def test_given_multiple_outputs_is_used(wanted):
     assert operator(lambda fields: None, "5", options={"multiple_outputs": wanted}).multiple_outputs is wanted
+
+
+# --- dry runs ---
+
+
+def sent_changes(emulator) -> list[tuple[str, str, Any]]:
+    return [(r["method"], r["path"], r["body"]) for r in emulator.requests() if r["method"] != "GET"]
+
+
+def test_dry_run_returns_the_fields_and_the_completion_that_are_sent_later(emulator, instance_id, store, longer):
+    dry = operator(longer.function(), instance_id, options={"dry_run": True})
+    result = dry.execute({"task_state_store": store, "run_id": "run-7"})
+
+    assert sent_changes(emulator) == []
+    assert store == {}
+    assert {
+        **result,
+        "dry_run": True,
+        "integration_instance_id": str(instance_id),
+        "custom_action": "__AUTO__",
+    } == result
+
+    run(longer.function(), store, instance_id)
+
+    write, completion = sent_changes(emulator)
+    assert [(call["method"], call["path"], call["body"]) for call in result["would_send"]][1] == completion
+    fields, as_sent = result["would_send"][0]["body"]["Fields"], write[2]["Fields"]
+    assert {name: str(value) for name, value in fields.items()} == {name: str(value) for name, value in as_sent.items()}
+    assert len(longer.seen) == 2
+
+
+def test_dry_run_of_a_list_has_a_result_for_each_instance(emulator, store, instance_id, longer):
+    second = emulator.control("POST", "workflowsoft/processes", diagram="Event planning")["integration_instance_id"]
+    given = [{"integration_instance_id": str(one)} for one in (instance_id, second)]
+
+    results = operator(longer.function(), given, options={"dry_run": True}).execute({"task_state_store": store})
+
+    assert [(result["dry_run"], len(result["would_send"])) for result in results] == [(True, 2), (True, 2)]
+    assert [result["integration_instance_id"] for result in results] == [str(instance_id), str(second)]
+    assert sent_changes(emulator) == []
+    assert store == {}
+
+
+def test_dry_run_finds_a_required_field_that_would_stay_empty(store, instance_id):
+    with pytest.raises(ConfigurationError, match="Venue"):
+        operator(lambda fields: {DURATION: Decimal(1)}, instance_id, options={"dry_run": True}).execute(
+            {"task_state_store": store}
+        )

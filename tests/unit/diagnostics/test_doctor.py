@@ -72,6 +72,23 @@ def only_failure(checks):
     return failed
 
 
+@pytest.mark.parametrize("conn_type", ["procore", "workflowsoft"])
+def test_a_dry_run_is_shown_and_says_how_to_end_it(examine, conn_type):
+    checks = examine(conn_type, extra={"dry_run": True})
+
+    assert (checks["fields"].status, "dry run" in checks["fields"].detail) == ("warning", True)
+    assert "dry_run" in checks["fields"].fix
+    assert "failed" not in statuses(checks).values()
+    if conn_type == "workflowsoft":
+        assert (checks["consume"].status, "dry run" in checks["consume"].detail) == ("warning", True)
+
+
+def test_a_dry_run_that_is_no_boolean_is_a_failure_that_names_it(examine):
+    failed = only_failure(examine(extra={"dry_run": "perhaps"}))
+
+    assert (failed.name, "dry_run" in failed.detail) == ("fields", True)
+
+
 # --- what is well ---
 
 

@@ -358,3 +358,44 @@ def test_a_real_run_creates_a_task_for_each_task_instance(emulator, monkeypatch,
 
     assert str(run.state) == state
     assert len(created(emulator)) == tasks
+
+
+@pytest.mark.parametrize("how", ["parameter", "template", "connection"])
+@pytest.mark.parametrize("is_async", [True, False])
+def test_dry_run_logs_the_request_and_creates_nothing(ready, set_connection, store, capsys, how, is_async):
+    if how == "connection":
+        connection = ready.connection("workflowsoft")
+        connection["extra"] |= {"dry_run": True}
+        set_connection("workflowsoft_default", connection)
+    says = {"parameter": True, "template": "{{ run_id == 'run 1' }}", "connection": False}
+    notifier = WorkflowsoftTaskNotifier(**SENTENCE, dry_run=says[how])
+    where = {**context(), "task_state_store": store}
+
+    if is_async:
+        notifier.render_template_fields(where)
+        asyncio.run(notifier.async_notify(where))
+    else:
+        notifier(where)
+
+    (line,) = [line for line in logged(capsys, "info") if "Dry run" in line]
+    assert "POST /api/v2/tasks" in line
+    assert "orders failed" in line
+    assert posted(ready) == []
+    assert store == {}
+
+
+def test_dry_run_does_not_suppress_the_later_message(ready, store):
+    where = {**context(), "task_state_store": store}
+    WorkflowsoftTaskNotifier(**SENTENCE, dry_run=True)(where)
+
+    WorkflowsoftTaskNotifier(**SENTENCE)(where)
+    WorkflowsoftTaskNotifier(**SENTENCE)(where)
+
+    assert len(created(ready)) == 1
+
+
+def test_a_dry_run_that_is_no_boolean_is_an_error_and_sends_nothing(ready, capsys):
+    WorkflowsoftTaskNotifier(**SENTENCE, dry_run="maybe")(context())
+
+    assert [line for line in logged(capsys, "error") if "dry_run" in line]
+    assert ready.requests() == []

@@ -425,6 +425,38 @@ def test_without_permission_nothing_is_sent_and_the_error_says_why(connect, emul
     assert len(emulator.requests()) == before
 
 
+@pytest.mark.parametrize("way", [WAYS["poke"], WAYS["deferrable"]])
+def test_dry_run_refuses_a_poll_that_consumes(connect, emulator, store, way):
+    person_starts(emulator)
+    connect("consumed_on_read", dry_run=True)
+    before = len(emulator.requests())
+
+    with pytest.raises(ConfigurationError, match=r"workflowsoft_default.*dry_run"):
+        sensor(**way).execute({"task_state_store": store})
+    assert len(emulator.requests()) == before
+
+    connect("consumed_on_read")
+    assert len(sensor().execute({"task_state_store": store})) == 1
+
+
+def test_dry_run_polls_where_a_poll_consumes_nothing(connect, emulator):
+    started = person_starts(emulator)
+    connect("listed_until_completed", dry_run=True)
+
+    assert sensor().execute({}) == rows_of(started)
+
+
+def test_connection_that_becomes_a_dry_run_is_not_polled_again(connect, emulator, run):
+    connect("consumed_on_read")
+
+    def becomes_dry() -> None:
+        connect("consumed_on_read", dry_run=True)
+        person_starts(emulator)
+
+    with pytest.raises(ConfigurationError, match="dry_run"):
+        run({}, becomes_dry, deferrable=True)
+
+
 def test_two_tasks_never_get_the_same_consumed_instance(consuming, emulator, store):
     first, second = person_starts(emulator), person_starts(emulator)
 
