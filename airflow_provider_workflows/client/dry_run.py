@@ -70,9 +70,10 @@ def _described(files: Any) -> dict[str, Any]:
     """Return the parts of a multipart body: fields as they are, files by name, size and type; a repeated name once."""
     described: dict[str, list[Any]] = {}
     for name, part in files.items() if isinstance(files, Mapping) else files:
-        filename, content, *media_type = part
-        size = f"{', '.join([f'{len(content)} bytes', *media_type])}"
-        described.setdefault(name, []).append(content if filename is None else f"<file {filename}: {size}>")
+        filename, content, *media_type = part if isinstance(part, tuple) else (name, part)
+        size = f"{len(content)} bytes" if isinstance(content, (bytes, str)) else "a stream"
+        file = f"<file {filename}: {', '.join([size, *map(str, media_type)])}>"
+        described.setdefault(name, []).append(content if filename is None else file)
     return {name: parts[0] if len(parts) == 1 else parts for name, parts in described.items()}
 
 

@@ -121,8 +121,8 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator, WritingOperator):
     :param on_rejected: ``fail`` (default): change nothing if the operator rejects anything before it writes, and fail
         at the end if Procore rejects a change; ``skip``: make the other changes.
     :param confirm_timeout: Seconds, or a timedelta, to poll until a preset shows a change; default 60.
-    :param dry_run: Only read, and return what ``apply`` would send, as ``{dry_run: True, would_send: [{method, path,
-        body}], ...}``; a preset that would be changed has the status ``change`` (templated).
+    :param dry_run: With ``mode="apply"``, only read, and return what would be sent, as ``{dry_run: True, would_send:
+        [{method, path, body}], ...}``; a preset that would be changed has the status ``change`` (templated).
     :raises ConfigurationError: the assignments are malformed or name a preset twice, or something is rejected.
     :raises PresetsUnfinished: after the other presets, some failed or have an unknown outcome; a retry changes only
         those.
