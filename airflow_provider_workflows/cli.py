@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_workflows.diagnostics.checks import Check
     from airflow_provider_workflows.diagnostics.diagnosis import Diagnosis
+    from airflow_provider_workflows.diagnostics.legacy_readiness import LegacyReadiness
+    from airflow_provider_workflows.diagnostics.waiting import Waiting
 
 LABELS = {"ok": ("ok", "green"), "failed": ("FAILED", "bold red"), "warning": ("warning", "yellow")}
 NOT_CHECKED = ("-", "dim")
@@ -51,12 +53,25 @@ def _waiting(options: argparse.Namespace, out: Any) -> bool:
 
     filters = {"user": options.user, "overdue": options.overdue, "tools": options.tool, "projects": options.project}
     waiting = Waiting(options.conn_id, **filters).read()
-    if options.json:
-        print(json.dumps(waiting.to_dict(), indent=2), file=out)
-    else:
-        for line in waiting.lines():
-            print(line, file=out)
+    _print_report(waiting, options, out)
     return waiting.has_failed
+
+
+def _legacy_readiness(options: argparse.Namespace, out: Any) -> bool:
+    """Print what an upgrade to Workflows v2 would do; return whether an instance would be stuck, or may be."""
+    from airflow_provider_workflows.diagnostics.legacy_readiness import LegacyReadiness
+
+    readiness = LegacyReadiness(options.conn_id, tools=options.tool, projects=options.project).read()
+    _print_report(readiness, options, out)
+    return not readiness.is_ready
+
+
+def _print_report(report: Waiting | LegacyReadiness, options: argparse.Namespace, out: Any) -> None:
+    if options.json:
+        print(json.dumps(report.to_dict(), indent=2), file=out)
+    else:
+        for line in report.lines():
+            print(line, file=out)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,7 +97,19 @@ def _parser() -> argparse.ArgumentParser:
         "--project", action="append", default=[], help="only this project; may be repeated; default: the connection's"
     )
     waiting.set_defaults(run=_waiting)
-    for command in (doctor, waiting):
+    readiness = commands.add_parser(
+        "legacy-readiness",
+        help="say which Legacy instances an upgrade to Workflows v2 would leave stuck",
+        description="Count the running Legacy instances of each project and tool: those with a valid default preset in "
+        "Workflows v2, and those that an upgrade would leave stuck. Only reads. Exits with 0 if all have such a "
+        "preset, 1 if some would be or may be stuck or something could not be read, 2 if the arguments are invalid.",
+    )
+    readiness.add_argument(
+        "--tool", action="append", default=[], help="only this tool, by its name in Legacy or v2; may be repeated"
+    )
+    readiness.add_argument("--project", action="append", default=[], help="only this project; may be repeated")
+    readiness.set_defaults(run=_legacy_readiness)
+    for command in (doctor, waiting, readiness):
         command.add_argument("conn_id", metavar="CONN_ID", help="id of an Airflow connection, such as procore_default")
         command.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     add_report_command(commands)

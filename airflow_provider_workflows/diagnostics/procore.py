@@ -135,14 +135,17 @@ class ProcoreChecks(ConnectionChecks):
     def legacy(self) -> str:
         query = {"company_id": self.hook.company_id}
         try:
-            next(self.hook.client.pages(LEGACY_INSTANCES, params=query, per_page=1, style="v1"), None)
+            first = next(self.hook.client.pages(LEGACY_INSTANCES, params=query, per_page=1, style="v1"), None)
         except (NotFound, PermissionDenied) as rejection:
             raise Caution(
                 f"The instances of Legacy Workflows (v1) may not be listed: {rejection.status_code}.",
                 "Ignore this unless you use the Legacy operators. The list may need the permission of a company "
                 "administrator; without it the operators read each instance separately.",
             ) from None
-        return "the instances of Legacy Workflows (v1) may be listed"
+        readable = "the instances of Legacy Workflows (v1) may be listed"
+        if first is None:
+            return f"{readable}; none is running"
+        return f"{readable}; before you switch to v2, run airflow-workflows legacy-readiness {self.hook.conn_id}"
 
     def rate_limit(self) -> str:
         left = self.limit()

@@ -62,16 +62,22 @@ def of_object(rows: Collection[Json], object_type: str) -> list[Json]:
         that have neither, or only a base class: a ``Contract`` can be a ``PurchaseOrderContract``.
     """
     requested = _plain(object_type)
-    exact, related = [], []
-    for row in rows:
-        workflow = found if isinstance(found := row.get("workflow"), Mapping) else {}
-        classes = {_plain(workflow[name]) for name in ("class_name", "friendly_name") if workflow.get(name)}
-        shown = _plain(row.get("workflowed_object_type"))
-        if requested == shown or requested in classes:
-            exact.append(row)
-        elif requested.endswith(shown) and not classes:
-            related.append(row)
-    return exact or related
+    exact = [row for row in rows if has_type(row, object_type)]
+    return exact or [
+        row for row in rows if not _classes_of(row) and requested.endswith(_plain(row.get("workflowed_object_type")))
+    ]
+
+
+@documented_form()
+def has_type(row: Json, object_type: str) -> bool:
+    """Return whether a type, in any spelling, is that of an instance's object or the class of its workflow."""
+    requested = _plain(object_type)
+    return requested == _plain(row.get("workflowed_object_type")) or requested in _classes_of(row)
+
+
+def _classes_of(row: Json) -> set[str]:
+    workflow = found if isinstance(found := row.get("workflow"), Mapping) else {}
+    return {_plain(workflow[name]) for name in ("class_name", "friendly_name") if workflow.get(name)}
 
 
 def _plain(name: Any) -> str:

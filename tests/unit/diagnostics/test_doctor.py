@@ -218,6 +218,15 @@ def test_legacy_that_may_not_be_listed_is_a_warning(emulator, examine):
     assert examine()["legacy"].status == "warning"
 
 
+def test_running_legacy_instances_are_mentioned(emulator, examine):
+    assert "legacy-readiness procore_default" in examine()["legacy"].detail
+
+    for instance_id in ("568150", "568151"):
+        emulator.control("POST", f"procore/legacy/instances/{instance_id}/terminate")
+    legacy = examine()["legacy"]
+    assert (legacy.status, "legacy-readiness" in legacy.detail) == ("ok", False)
+
+
 def test_who_is_reported_to_wait_asks_no_more(emulator, examine):
     reset = str(int(time.time()) + 3000)
     fault(emulator, "/workflows/tools$", status=429, headers={"X-Rate-Limit-Reset": reset}, json={"message": "wait"})
