@@ -96,6 +96,10 @@ class Tables:
         replace_files([(self._local(table), target) for table, target in targets.items() if table not in self.stored])
         return {table: str(target) for table, target in targets.items()}
 
+    def local_files(self) -> dict[str, Path]:
+        """Return the local file of each table; it is complete after saving, and exists until the ``with`` ends."""
+        return {table: self._local(table) for table in self._columns}
+
     def size(self) -> int:
         """Return the size in bytes of the files that were written; to be called after saving."""
         return sum(self._local(table).stat().st_size for table in self._columns if table not in self.stored)

@@ -163,6 +163,16 @@ def mark_of(instance: Json) -> str:
     return hashlib.sha256(repr((parts, activities)).encode()).hexdigest()[:16]
 
 
+def may_hide_activities(instance: Json) -> bool:
+    """
+    Return whether an activity may have been performed in an instance without a change of its mark.
+
+    So it is while several roles must perform the same activity, or if the instance does not show when it moved.
+    """
+    activities = [activity["id"] for activity in instance["activities"]]
+    return parse_time(instance["state_set_at"]) is None or len(set(map(str, activities))) < len(activities)
+
+
 def evaluate_instance(
     instance: Json,
     *,

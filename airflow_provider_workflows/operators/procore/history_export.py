@@ -142,8 +142,11 @@ class ProcoreExportOperator(ProcoreConnectionOperator):
     def _report(self, result: Json, written: str) -> None:
         rows = ", ".join(f"{result[table]} {table}" for table in self.tables)
         self.log.info("Exported %s, changed since %s: %s.", rows, result["changed_since"] or "ever", written)
-        for kind in ("forbidden", "failed"):
-            for rejected in result[kind]:
+        self._log_missing(result["forbidden"], result["failed"])
+
+    def _log_missing(self, forbidden: Sequence[Json], failed: Sequence[Json]) -> None:
+        for kind, entries in (("forbidden", forbidden), ("failed", failed)):
+            for rejected in entries:
                 ids = ", ".join(f"{name} {value}" for name, value in rejected.items() if name != "reason")
                 self.log.warning("Not exported (%s): %s: %s", kind, ids, rejected["reason"])
 
