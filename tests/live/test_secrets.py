@@ -41,6 +41,7 @@ STARTS_ORDERS = "example_procore_follow_the_erp"
 # These wait for no person, and change what the others wait for.
 ALONE = {
     STARTS_ORDERS,
+    "example_procore_before_you_switch",
     "example_procore_leave_cover",
     "example_procore_nightly_audit_export",
     "example_workflowsoft_check_names",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ pytestmark = pytest.mark.usefixtures("airflow_connections")
 LIST = "/rest/v1.0/workflow_instances$"
 PRESETS = "/workflows/presets$"
 ORDERS = ("1001", "purchase_order_contract")
+GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "before-you-switch.md"
 INVOICE = {"workflow": "Invoice Approval Workflow"}
 
 
@@ -302,6 +304,13 @@ def test_text_is_a_table_and_names_what_would_be_stuck(emulator, capsys):
     assert lines[2][columns[0] :].startswith("purchase_order_contract")
     assert (lines[1][columns[1]], lines[2][columns[1]]) == ("1", "2")
     assert any(stuck in line and "Harbour Bridge" in line for line in lines[3:])
+
+
+def test_guide_shows_what_the_command_prints(emulator, capsys):
+    start(emulator, **INVOICE, project_id="1002")
+    cli.main(["legacy-readiness", "procore_default"])
+
+    assert f"legacy-readiness procore_default\n{capsys.readouterr().out}```" in GUIDE.read_text()
 
 
 def test_control_characters_do_not_reach_the_terminal(emulator, capsys):
