@@ -129,7 +129,7 @@ class HistoryParts:
 
     def _free_part(self) -> str:
         """Return the name of a folder without files; those of a killed try, or without a manifest, stay."""
-        number = 1 + max((int(str(file["path"])[5:10]) for file in self.files), default=0)
+        number = 1 + max(map(_number, self.files), default=0)
         while any((self.folder / _part(number) / name).exists() for name in self._file_names()):
             number += 1
         return _part(number)
@@ -150,9 +150,13 @@ class HistoryParts:
                 for file in manifest["files"]
             ]
             stored = {
-                str(instance_id): {name: entry[name] for name in ("part", "activities", "mark", "is_running")}
+                str(instance_id): {
+                    **{name: entry[name] for name in ("part", "mark", "is_running")},
+                    "activities": int(entry["activities"]),
+                }
                 for instance_id, entry in manifest["stored"].items()
             }
+            list(map(_number, files))  # raises an error for a path that is not of a part
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise ConfigurationError(
                 f"path: {target} is not the manifest of an export ({type(error).__name__}). Give another folder."
@@ -174,6 +178,10 @@ class HistoryParts:
 
 def _part(number: int) -> str:
     return f"part-{number:05}"
+
+
+def _number(file: Mapping[str, Any]) -> int:
+    return int(_part_of(file).removeprefix("part-"))
 
 
 def _part_of(file: Mapping[str, Any]) -> str:

@@ -210,6 +210,8 @@ READINGS = [
     Reading(LEGACY, v1.evaluate_state_change, lambda i: v1.evaluate_state_change(
         legacy(row(i)), v1.occurrence_of(SHOWN), {})),
     Reading(LEGACY, v1.of_object, lambda i: v1.of_object([row(i)], "Contract")),
+    Reading(LEGACY, v1.has_type, lambda i: v1.has_type(row(i), "Contract")),
+    Reading(LEGACY, v1.may_hide_activities, lambda i: v1.may_hide_activities(legacy(row(i)))),
     Reading(LEGACY, v1.is_idle, lambda i: v1.is_idle(legacy(row(i)))),
     Reading(LEGACY, v1.has_ended, lambda i: v1.has_ended(legacy(row(i)), is_over=True)),
     Reading(LEGACY, v1.how_it_ended, lambda i: v1.how_it_ended(legacy(row(i)))),

@@ -338,7 +338,16 @@ def test_bad_parameter_of_parts_is_named_before_anything_is_sent(emulator, archi
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{}", '{"company_id": "99", "files": [], "stored": {}}', '{"company_id": "4264807", "files": [1]}'],
+    [
+        "",
+        "[]",
+        "{}",
+        '{"company_id": "99", "files": [], "stored": {}}',
+        '{"company_id": "4264807", "files": [1], "stored": {}}',
+        '{"company_id": "4264807", "files": [], "stored": {"1": {"part": "part-00001"}}}',
+        '{"company_id": "4264807", "files": [{"path": "../a", "table": "a", "rows": 0, "bytes": 0, "sha256": ""}]'
+        ', "stored": {}}',
+    ],
 )
 def test_manifest_of_something_else_is_an_error_of_the_path(emulator, archive, tmp_path, content):
     (tmp_path / "archive").mkdir()
