@@ -1,4 +1,4 @@
-"""The command line tool ``airflow-workflows``: the checks of a connection, its active instances, and a report."""
+"""The command line tool ``airflow-workflows``: the checks of a connection and its contract, instances, a report."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import textwrap
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_workflows.diagnostics.contract_check.command import add_contract_check_command
 from airflow_provider_workflows.reports.command import add_report_command
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (doctor, waiting, readiness):
         command.add_argument("conn_id", metavar="CONN_ID", help="id of an Airflow connection, such as procore_default")
         command.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    add_contract_check_command(commands)
     add_report_command(commands)
     return parser
 

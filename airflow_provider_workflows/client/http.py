@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import requests
 import simplejson
@@ -41,6 +41,16 @@ MAX_PAGES = 10_000  # of one list
 MAX_IDLE_SECONDS = 2.0  # of a socket before an unsafe call; some servers close an idle socket after that
 
 
+class Observer(Protocol):
+    """Watch every request of a client, including repeated ones and those for tokens."""
+
+    def before(self, request: requests.PreparedRequest) -> None:
+        """Raise an error to keep a request from being sent."""
+
+    def after(self, request: requests.PreparedRequest, response: requests.Response, body: bytes) -> None:
+        """Record a response of any status."""
+
+
 class RestClient:
     """
     Send calls to one server; return its successful responses and raise this package's errors for all others.
@@ -57,6 +67,7 @@ class RestClient:
     :param secrets: Texts that never appear in an error, even if the server echoes them.
     :param dry_run: Raise :class:`DryRun` instead of sending a call that changes something.
     :param advise: Returns the advice for a status (403 or 404) of a path, or None for the default advice.
+    :param observer: Watches the requests.
     :param sleep: Waits a number of seconds.
     :param clock: Returns the unix time in seconds.
     """
@@ -75,6 +86,7 @@ class RestClient:
         dry_run: bool = False,
         advise: Callable[[int, str], str | None] | None = None,
         max_bytes: int = MAX_RESPONSE_BYTES,
+        observer: Observer | None = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.time,
     ):
@@ -90,6 +102,7 @@ class RestClient:
         self._secrets = secrets
         self._advise = advise or (lambda status, path: None)
         self._max_bytes = max_bytes
+        self._observer = observer
         self._sleep = sleep
         self._clock = clock
         # Times that are only compared with each other do not use the wall-clock, which can be set.
@@ -127,7 +140,7 @@ class RestClient:
         form: Mapping[str, str] | None = None,
         files: Any = None,
         data: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str | None] | None = None,
         auth: tuple[str, str] | None = None,
         timeout: float | None = None,
         may_redirect: bool = False,
@@ -145,7 +158,7 @@ class RestClient:
         :param form: Form fields, as the body or as part of a multipart body.
         :param files: Files of a multipart body.
         :param data: Body that is sent unchanged.
-        :param headers: Headers of this call.
+        :param headers: Headers of this call; None leaves out a header that the client sends with every call.
         :param auth: HTTP Basic login and password, instead of the client's auth.
         :param timeout: Seconds to wait for a response, instead of the client's timeout.
         :param may_redirect: Return a redirect as a successful response unless it leads to a sign-in page.
@@ -218,6 +231,7 @@ class RestClient:
             retry=self.retry,
             dry_run=self.dry_run,
             max_bytes=self._max_bytes,
+            observer=self._observer,
             sleep=self._sleep,
             clock=self._clock,
         )
@@ -286,6 +300,8 @@ class RestClient:
         settings = self._session.merge_environment_settings(prepared.url, proxies, True, None, None)
         if self._session.verify is not True:
             settings["verify"] = self._session.verify  # otherwise REQUESTS_CA_BUNDLE overrides it in requests
+        if self._observer is not None:
+            self._observer.before(prepared)
         self.sent += 1
         if idempotency is Idempotency.UNSAFE and time.monotonic() - self._last_used > MAX_IDLE_SECONDS:
             # The server may have closed an idle socket, and a call sent over it would be lost.
@@ -301,6 +317,8 @@ class RestClient:
         except OSError as error:  # requests raises a bare OSError for a missing CA bundle
             raise ConfigurationError(f"{error}. Correct the extra 'verify' or REQUESTS_CA_BUNDLE.") from error
         self._last_used = time.monotonic()
+        if self._observer is not None:
+            self._observer.after(prepared, response, body)
         if response.status_code < 200:
             # The final response may follow, and would be taken for the response to the next call on this socket.
             self._session.close()
@@ -332,10 +350,10 @@ def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-def _sendable(headers: Mapping[str, str]) -> Mapping[str, str]:
+def _sendable(headers: Mapping[str, str | None]) -> Mapping[str, Any]:
     """Reject a value that is invalid in a header, without repeating it as requests would: it may be a secret."""
     for name, value in headers.items():
-        if not re.fullmatch(r"([!-~][ -~]*)?", value):
+        if value is not None and not re.fullmatch(r"([!-~][ -~]*)?", value):
             raise ConfigurationError(
                 f"Header {name} cannot be sent: it contains a line break or is not ASCII. Correct its value."
             )

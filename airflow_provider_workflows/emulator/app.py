@@ -23,6 +23,7 @@ from starlette.routing import Match
 from . import control_api, web_ui
 from .procore import gateway, instance_routes, instances, operation_routes, operations, preset_routes, uploads
 from .procore.templates import PURCHASE_ORDER_APPROVAL
+from .procore.variations import varied
 from .procore_legacy import instances as procore_legacy
 from .procore_legacy import routes as procore_legacy_routes
 from .procore_legacy.workflows import JOINT_REVIEW, PURCHASE_ORDER
@@ -150,6 +151,10 @@ class EmulatorApp:
             await self._route(scope, _replay(body), response.receive)
             if scope["path"].startswith("/api/"):
                 response.body = rewrite_response(self.state.flags, scope["path"], response.body)
+            elif scope["path"].startswith("/rest/"):
+                changed = varied(self.state.flags, scope["path"], response.status, response.body)
+                if changed is not None:
+                    response.set_body(*changed)
         else:
             response.status = 429
             response.set_body(

@@ -66,7 +66,7 @@ BEHAVIOUR_FLAGS: dict[str, BehaviourFlag] = {
         ("documented", "50"), "The maximum page size, 100 rows in v2 and 2000 in v1, is documented for most lists only."
     ),
     "instances_paging": BehaviourFlag(
-        ("cursor_and_page", "page_only"),
+        ("cursor_and_page", "page_only", "cursor_only"),
         "Older versions of the documentation describe only cursors, newer ones also page numbers.",
     ),
     "stale_step": BehaviourFlag(("422", "404"), "Status that rejects a response to a step that is over."),
@@ -148,6 +148,21 @@ BEHAVIOUR_FLAGS: dict[str, BehaviourFlag] = {
     ),
     "bulk_history_too_many": BehaviourFlag(
         ("400", "413", "504"), "Status for a bulk history of more items than the limit. A gateway may time out."
+    ),
+    "time_format": BehaviourFlag(
+        ("utc", "milliseconds", "offset"), "Procore's times are documented in UTC, to the second, with `Z`."
+    ),
+    "error_body": BehaviourFlag(
+        ("documented", "v1", "page"), "A gateway may reject a call of v2 in the format of v1, or with a page."
+    ),
+    "optional_members": BehaviourFlag(
+        ("present", "absent"), "Older texts lack members of a step: its name, its histories, comments of responses."
+    ),
+    "more_members": BehaviourFlag(
+        ("documented", "more"), "Whether responses of v2 have members that the documentation lacks."
+    ),
+    "more_words": BehaviourFlag(
+        ("documented", "more"), "Whether there are more types of events than the documented ones."
     ),
     "updated_at": BehaviourFlag(
         ("moves", "start_only"),

@@ -16,7 +16,7 @@ from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_workflows.client.auth import TokenAuth
-from airflow_provider_workflows.client.http import RestClient
+from airflow_provider_workflows.client.http import Observer, RestClient
 from airflow_provider_workflows.client.retry import RetryPolicy, one_attempt
 from airflow_provider_workflows.exceptions import (
     MAX_MESSAGE_CHARACTERS,
@@ -367,6 +367,7 @@ class WorkflowsHook(BaseHook):
         retry: RetryPolicy,
         on_token: Callable[[str], None],
         max_timeout: float = float("inf"),
+        observer: Observer | None = None,
     ) -> RestClient:
         if (problem := type_problem(self.conn_id, connection.conn_type, self.conn_type)) is not None:
             raise ConfigurationError(" ".join(problem))
@@ -379,6 +380,7 @@ class WorkflowsHook(BaseHook):
             "verify": extras.verify(),
             "proxies": extras.proxies(),
             "retry": retry,
+            "observer": observer,
         }
         source = self.token_source(connection, extras, base_url, transport)
         self._account = base_url, connection.login or source.identity

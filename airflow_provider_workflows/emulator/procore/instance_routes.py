@@ -55,7 +55,8 @@ def _list_and_start(state: EmulatorState, procore: Procore, both: APIRouter) -> 
         check_page(request, 1 if page is None else page, per_page)
         style = state.flags["cursor_place"]
         is_numbered = style in ("body_has_more", "body_total_pages")
-        by_cursor = page is None and not is_numbered and state.flags["instances_paging"] == "cursor_and_page"
+        paging = state.flags["instances_paging"]
+        by_cursor = not is_numbered and (paging == "cursor_only" or (page is None and paging == "cursor_and_page"))
         after = _place(cursor) if by_cursor else 0
         found = procore.of_tool(tool_type, project_id, item_id, after)
         if state.flags["filters"] == "ignored":

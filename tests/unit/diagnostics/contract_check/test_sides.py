@@ -1,0 +1,64 @@
+"""The contract check finds each side of each open question that reading can tell, and guesses none."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_workflows.diagnostics.contract_check.check import PROBES
+from airflow_provider_workflows.diagnostics.open_questions import open_questions
+
+READABLE = {row.flag: row for row in open_questions() if row.cannot_be_read is None}
+# Sides that look on the wire like another one or like nothing: what the check finds instead.
+LOOKS_LIKE = {
+    ("list_total", "shown_rows"): None,
+    ("rate_headers", "when_on"): "never",
+    ("ws_rate_limit", "none"): None,
+    ("ws_user_search", "exact"): None,
+    ("ws_api_token_auth", "any"): "basic",
+}
+# What else must be so for a flag to show.
+BESIDE = {
+    "spike_limit": {"rate_headers": "always"},
+    "hourly_limit": {"rate_headers": "always", "spike_limit": 1_000_000},
+    "ws_rate_limit": {"rate_headers": "always"},
+    "ws_token_lifetime": {"ws_token_shape": "object"},
+}
+SIGN_IN = {
+    "bearer": {"login_auth": "bearer"},
+    "cookie": {"login_auth": "cookie", "password": "session=emulator-password"},
+}
+
+
+def prepare(tenant, flag, side):
+    """Let something happen after the flag is set, where the flag is not about reading."""
+    if flag == "hourly_limit":
+        tenant.later(3700)  # the requests of other tests count no more
+    if (flag, side) == ("bulk_replace_status", "more_words"):
+        tenant.control("flags", "PATCH", operation_delay=1000)
+        tenant.replace()
+    if flag == "bulk_replace_report":
+        tenant.replace()
+    if (flag, side) == ("ws_option_value", "id"):
+        tenant.control("flags", "PATCH", ws_options_shape="id_value")
+        tenant.ws_instances[1] = tenant.start_process("Purchase request", {"Decision": "1"})
+
+
+@pytest.mark.parametrize(
+    ("flag", "side"), [(row.flag, side) for row in READABLE.values() for side in row.sides], ids=lambda part: str(part)
+)
+def test_each_side_is_found_by_reading(tenant, check, flag, side):
+    value = int(side) if flag in ("spike_limit", "hourly_limit", "token_lifetime") else side
+    tenant.control("flags", "PATCH", **BESIDE.get(flag, {}), **{flag: value})
+    prepare(tenant, flag, side)
+    is_procore = READABLE[flag].product != "workflowsoft"
+
+    checked = check("procore" if is_procore else "workflowsoft", **SIGN_IN.get(side, {}))
+
+    found = {finding.question.flag: finding.outcome for finding in checked.findings}[flag]
+    expected = LOOKS_LIKE.get((flag, side), side)
+    assert (found.side, found.result) == (expected, "not_seen" if expected is None else "seen"), found
+    assert checked.requests <= 60
+
+
+def test_each_question_has_a_probe_or_the_reason_why_not():
+    assert set(PROBES) == set(READABLE)
