@@ -20,6 +20,7 @@ from airflow_provider_workflows.diagnostics.contract_check.outcomes import (
     UNEXPECTED,
     Outcome,
     Probe,
+    not_seen,
 )
 from airflow_provider_workflows.diagnostics.contract_check.procore_reader import ProcoreReader
 from airflow_provider_workflows.diagnostics.contract_check.recording import Reader, Recorder, Records
@@ -38,6 +39,7 @@ PROBES: Mapping[str, Probe] = {
     **procore_legacy_probes.PROBES,
     **workflowsoft_probes.PROBES,
 }
+NUMBERS = ("token_lifetime", "spike_limit", "hourly_limit")  # flags
 PRODUCTS = {"procore": ("procore", "procore_legacy"), "workflowsoft": ("workflowsoft",)}  # by connection type
 
 
@@ -59,13 +61,12 @@ class Finding:
         side = self.outcome.side
         if side is None:
             return None
-        sides = self.question.sides
-        return sides.get(side, f"{side}") if side in sides or not self.takes_number else side
+        return self.question.sides.get(side, side)
 
     @property
     def takes_number(self) -> bool:
-        """Whether the sides are numbers, of which any may be found."""
-        return all(side.isdecimal() for side in self.question.sides) and len(self.question.sides) > 1
+        """Whether the sides are examples of numbers, of which any may be found; statuses are not."""
+        return self.question.flag in NUMBERS
 
 
 @dataclass(frozen=True)
@@ -159,4 +160,6 @@ def _outcome(question: OpenQuestion, records: Records) -> Outcome:
     finding = Finding(question, outcome)
     if outcome.side is not None and outcome.side not in question.sides and not finding.takes_number:
         return Outcome(UNEXPECTED, None, f"{outcome.detail}: {outcome.side}", outcome.values)
+    if outcome.side is not None and question.sides.get(outcome.side, "") is None:
+        return not_seen("the question does not arise here")
     return outcome

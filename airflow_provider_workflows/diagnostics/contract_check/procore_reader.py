@@ -201,10 +201,11 @@ class ProcoreReader:
             query = {**pages, "workflow_instance_id": str(row["id"])}
             found = self._reader.read("legacy_histories", LEGACY_HISTORIES, query=query, subject=str(row["id"]))
             if found is not None and found.rows and not self._reader.records.all("legacy_logs"):
-                self._logs(row)
+                self._logs(row, pages)
 
-    def _logs(self, row: Row) -> None:
+    def _logs(self, row: Row, pages: Row) -> None:
         query = {
+            **pages,
             "filters[workflowed_object_type]": row.get("workflowed_object_type"),
             "filters[workflowed_object_id]": row.get("workflowed_object_id"),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import textwrap
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,7 +27,7 @@ HEADINGS = {
     NOT_SEEN: "Not seen: the tenant has nothing to tell by",
     CANNOT_BE_READ: "Cannot be found by reading",
 }
-NAME_WIDTH = 26
+NAME_WIDTH = 24
 MAX_VALUES = 5
 
 
@@ -40,30 +41,46 @@ def lines(checked: CheckedContract, width: int) -> Iterator[str]:
     if checked.problem:
         yield from ("", *textwrap.wrap(f"FAILED: {printable(checked.problem)}", width))
     for result, heading in HEADINGS.items():
-        found = [finding for finding in checked.findings if finding.outcome.result == result]
+        found = {f.question.flag: f for f in checked.findings if f.outcome.result == result}
         if found:
             yield from ("", f"{heading} ({len(found)})")
-            for finding in found:
-                yield from _of_finding(finding, width)
-    numbers = [sum(f.outcome.result == result for f in checked.findings) for result in (SEEN, UNEXPECTED, NOT_SEEN)]
+        if result == CANNOT_BE_READ:
+            yield from _reasons(list(found.values()), width)
+        else:
+            for flag, finding in found.items():
+                yield from _row(flag, _text(finding), width)
+    count = Counter(finding.outcome.result for finding in checked.findings)
     yield ""
     yield (
-        f"{counted(len(checked.findings), 'question')}: {numbers[0]} seen, {numbers[1]} unexpected, "
-        f"{numbers[2]} not seen; {counted(checked.requests, 'request')}."
+        f"{counted(len(checked.findings), 'question')}: {count[SEEN]} seen, {count[UNEXPECTED]} unexpected, "
+        f"{count[NOT_SEEN]} not seen, {count[CANNOT_BE_READ]} not readable; {counted(checked.requests, 'request')}."
     )
 
 
-def _of_finding(finding: Finding, width: int) -> Iterator[str]:
-    outcome = finding.outcome
-    answer = f"{finding.answer} [{outcome.side}]; " if finding.answer and outcome.side != finding.answer else ""
-    if not answer and outcome.side is not None:
-        answer = f"{outcome.side}; "
-    named = ", ".join(map(printable, outcome.values[:MAX_VALUES]))
-    text = f"{answer}{outcome.detail}{': ' + named if named else ''}"
-    wrapped = textwrap.wrap(text, max(width - NAME_WIDTH - 2, 30), break_on_hyphens=False) or [""]
-    yield f"  {finding.question.flag:<{NAME_WIDTH - 1}} {wrapped[0]}"
-    for line in wrapped[1:]:
+def _reasons(findings: list[Finding], width: int) -> Iterator[str]:
+    """Yield each reason once, with the flags that it is for."""
+    flags: dict[str, list[str]] = {}
+    for finding in findings:
+        flags.setdefault(finding.outcome.detail, []).append(finding.question.flag)
+    for reason, names in flags.items():
+        yield from textwrap.wrap(f"{reason}: {', '.join(names)}", width, initial_indent="  ", subsequent_indent="    ")
+
+
+def _row(name: str, text: str, width: int) -> Iterator[str]:
+    first, *others = textwrap.wrap(text, max(width - NAME_WIDTH - 2, 30), break_on_hyphens=False)
+    yield f"  {name:<{NAME_WIDTH - 1}} {first}"
+    for line in others:
         yield " " * (NAME_WIDTH + 2) + line
+
+
+def _text(finding: Finding) -> str:
+    """Return the answer, the value of the flag if that says more, and by what it shows."""
+    outcome, answer = finding.outcome, finding.answer
+    named = ": " + ", ".join(map(printable, outcome.values[:MAX_VALUES])) if outcome.values else ""
+    if answer is None:
+        return f"{outcome.detail}{named}"
+    side = "" if answer == outcome.side else f" [{outcome.side}]"
+    return f"{answer}{side}; {outcome.detail}{named}"
 
 
 def as_dict(checked: CheckedContract) -> dict[str, Any]:

@@ -13,32 +13,7 @@ FIELDS = "/api/v2/workflows/instances/tasks/{}/variables"
 SEARCH = "/api/users/search"
 LIMIT = 100
 # Search terms, the most frequent first: letters, and pairs of letters for a long list, whose titles have all letters.
-TERMS = (
-    *"etaoinsrhldcumfpgwybvkxjqz",
-    *[
-        "th",
-        "he",
-        "in",
-        "er",
-        "an",
-        "re",
-        "nd",
-        "at",
-        "on",
-        "nt",
-        "st",
-        "es",
-        "en",
-        "of",
-        "te",
-        "ed",
-        "or",
-        "ti",
-        "hi",
-        "as",
-        "to",
-    ],
-)
+TERMS = "e t a o i n s r h l d c u m f p g w y b v k x j q z th he in er an re nd at on nt st es en of te ed or ti"
 MAX_SEARCHES = 4
 MAX_DIAGRAMS = 3
 
@@ -88,6 +63,6 @@ class WorkflowsoftReader:
 
 
 def _rare_terms(rows: list[dict[str, Any]]) -> list[str]:
-    """Return frequent search terms that the fewest listed titles have, so that they find diagrams that are not listed."""
+    """Return frequent terms that the fewest listed titles have, which find diagrams that are not listed."""
     titles = [str(value).casefold() for row in rows for key, value in row.items() if key.lower() == "title"]
-    return sorted(TERMS, key=lambda term: sum(term in title for title in titles))[:MAX_SEARCHES]
+    return sorted(TERMS.split(), key=lambda term: sum(term in title for title in titles))[:MAX_SEARCHES]

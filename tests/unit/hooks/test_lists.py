@@ -49,6 +49,15 @@ def test_a_list_by_cursor_is_read_whole(many, place, page_limit):
     assert len(found) == len(set(found)) == 121
 
 
+@pytest.mark.parametrize("place", ["body_meta_next_cursor", "link_header"])
+def test_a_list_that_takes_no_page_numbers_is_read_whole(many, place):
+    many.control("PATCH", "flags", instances_paging="cursor_only", cursor_place=place)
+
+    found = instances()
+
+    assert len(found) == len(set(found)) == 121
+
+
 @pytest.mark.parametrize("style", BEHAVIOUR_FLAGS["page_headers"].values)
 @pytest.mark.parametrize("page_limit", BEHAVIOUR_FLAGS["page_limit"].values)
 def test_a_list_by_page_numbers_is_read_whole(many, style, page_limit):
