@@ -92,7 +92,7 @@ def history_labels(records: Records) -> Outcome:
         names = {str(option.get("name")) for option in options.get(str(step.get("uuid")), [])}
         if names:
             sides.append("option" if str(response["response"]) in names else "status")
-    return only_side(sides, "no response of a step whose options are known", "responses")
+    return _unless_renamed(sides)
 
 
 def history_response_id(records: Records) -> Outcome:
@@ -102,6 +102,12 @@ def history_response_id(records: Records) -> Outcome:
         ids = {str(option.get("id")) for option in options.get(str(step.get("uuid")), [])}
         if ids and response.get("response_id") is not None:
             sides.append("option" if str(response["response_id"]) in ids else "response")
+    return _unless_renamed(sides)
+
+
+def _unless_renamed(sides: list[str]) -> Outcome:
+    if len(set(sides)) > 1:
+        return not_seen("responses differ, as they do after options were changed")
     return only_side(sides, "no response of a step whose options are known", "responses")
 
 

@@ -258,8 +258,10 @@ def _format_of(text: str) -> str:
 
 def created_by(records: Records) -> Outcome:
     rows = [reading.item for reading in records.all("instance") if reading.item] or list(records.rows("instances"))
-    sides = ("present" if isinstance(row.get("created_by"), dict) else "absent" for row in rows)
-    return only_side(sides, "no instance could be read", "instances")
+    named = [row for row in rows if isinstance(row.get("created_by"), dict)]
+    if not rows:
+        return not_seen("no instance could be read")
+    return seen("present" if named else "absent", f"{len(named)} of {len(rows)} instances name their creator")
 
 
 def optional_members(records: Records) -> Outcome:

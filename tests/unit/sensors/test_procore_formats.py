@@ -28,17 +28,18 @@ def test_wait_ends_the_same_in_every_format(emulator, flag, side):
     emulator.control("PATCH", "flags", **{flag: side})
     sensor = ProcoreInstanceSensor(task_id="wait", instance_id=INSTANCE, timeout=30)
 
-    request = ProcoreResponseRequestedSensor(task_id="turn", instance_id=INSTANCE, timeout=30).poke({})
+    turn = ProcoreResponseRequestedSensor(task_id="turn", tool_type="purchase_order_contract", timeout=30)
+    request = turn.poke({})
     while_open = sensor.poke({})
     for login in ("integration@example.com", "dana@example.com"):
         emulator.control("POST", f"procore/instances/{INSTANCE}/respond", login=login, option="Approve")
         emulator.control("POST", "clock", advance=60)
     ended = sensor.poke({}).xcom_value
 
-    assert request.xcom_value["instance_id"] == INSTANCE
+    assert INSTANCE in str(request.xcom_value)
     assert while_open is False
-    assert (ended["item_status"], ended["decision"]["step"]) == ("Approved", "Director Approval")
-    assert ended["decision"]["by"] == "dana@example.com"
+    assert (ended["item_status"], ended["state"]) == ("Approved", "complete")
+    assert (ended["decision"]["option"], ended["decision"]["by"]) == ("Approve", "dana@example.com")
 
 
 @pytest.mark.parametrize("side", ["documented", "v1", "page"])
