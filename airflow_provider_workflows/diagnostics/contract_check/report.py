@@ -7,9 +7,9 @@ import platform
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
-from airflow_provider_workflows import __version__
 from airflow_provider_workflows.diagnostics.contract_check.check import CheckedContract, Finding
 from airflow_provider_workflows.diagnostics.contract_check.outcomes import (
     CANNOT_BE_READ,
@@ -103,8 +103,11 @@ def anonymous(checked: CheckedContract) -> str:
     pseudonyms = Pseudonyms()
     report = {
         "report": "airflow-workflows contract-check",
-        "package": __version__,
-        "python": platform.python_version(),
+        "versions": {
+            "airflow-provider-workflows": version("airflow-provider-workflows"),
+            "apache-airflow": version("apache-airflow"),
+            "python": platform.python_version(),
+        },
         "type": checked.conn_type,
         "is_complete": not checked.problem,
         "requests": checked.requests,
