@@ -42,6 +42,7 @@ __all__ = [
     "push_values",
     "task_state_store",
     "watcher_queue",
+    "with_own_keys",
 ]
 
 log = logging.getLogger(__name__)
@@ -102,6 +103,25 @@ def lasting_state_store(context: Context) -> StateStore | None:
     them with the DAG run, after their retention, or on success if ``[state_store] clear_on_success`` is set.
     """
     return cast("StateStore | None", context.get("task_state_store"))
+
+
+def with_own_keys(context: Context, prefix: str) -> Context:
+    """Return a context whose task state store, if there is one, has keys of its own; for an action within a task."""
+    store = lasting_state_store(context)
+    own = {**context, "task_state_store": None if store is None else _PrefixedStore(store, prefix)}
+    return cast("Context", own)
+
+
+class _PrefixedStore:
+    def __init__(self, store: StateStore, prefix: str):
+        self._store = store
+        self._prefix = prefix
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self._store.get(f"{self._prefix}{key}", default)
+
+    def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
+        self._store.set(f"{self._prefix}{key}", value, retention=retention)
 
 
 class StoreSinceClear:

@@ -30,7 +30,7 @@ from airflow_provider_workflows.operators.procore.histories import Report, ToolI
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_legacy as legacy_rules
 from airflow_provider_workflows.rules.open_wait import OpenWait
-from airflow_provider_workflows.rules.overdue import PendingStep, overdue_step_of
+from airflow_provider_workflows.rules.overdue import PendingStep, due_at
 from airflow_provider_workflows.rules.parameters import str_id
 from airflow_provider_workflows.rules.payload import documented_form, is_id
 
@@ -207,8 +207,8 @@ class Waiting:
         error: WorkflowsError | None = None,
     ) -> None:
         """Add an instance, unless it does not match the filters; what is unknown matches if Procore has filtered."""
-        late = overdue_step_of(step, None)
-        is_overdue = late is not None and late.at <= hook.client.server_time().timestamp()
+        late = due_at(step)
+        is_overdue = late is not None and late <= hook.client.server_time().timestamp()
         filtered = hook.product == "procore" and (step is None or late is None)
         if self.overdue and not is_overdue and not filtered:
             return

@@ -38,7 +38,8 @@ HEADERS = {
 NOTHING_TO_SHOW = "This task does not wait for an approval now."
 CSV_COLUMNS = (
     *("product", "workflow", "subject", "item_id", "instance_id", "tool_type", "project_id", "item_url", "step"),
-    *("assignees", "since", "due", "overdue", "started_at", "deadline", "poll_interval", "last_error", "as_of", "note"),
+    *("assignees", "since", "due", "overdue", "escalation_level", "started_at", "deadline", "poll_interval"),
+    *("last_error", "as_of", "note"),
     *("dag_id", "run_id", "task_id", "map_index", "label", "state", "asset", "watcher"),
 )
 Sort = Literal["since", "due", "step", "person", "dag", "product", "item"]

@@ -121,6 +121,7 @@ class WaitRow:
             "started_at": None if self.started_at is None else self.started_at.isoformat(),
             "due": wait.due,
             "overdue": self.overdue,
+            "escalation_level": wait.escalation_level,
             "poll_interval": wait.poll_interval,
             "deadline": wait.deadline,
             "last_error": wait.last_error,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.operators.object_storage import storage_path
 from airflow_provider_workflows.reports import measures
-from airflow_provider_workflows.reports.business_hours import EPOCH, BusinessHours
 from airflow_provider_workflows.reports.database import COPY_OPTIONS, HistoryDatabase, open_histories
+from airflow_provider_workflows.rules.business_hours import EPOCH, BusinessHours
 from airflow_provider_workflows.rules.datetimes import has_zone, parse_time
 from airflow_provider_workflows.rules.parameters import check_choice, check_required
 from airflow_provider_workflows.rules.procore_history import iso

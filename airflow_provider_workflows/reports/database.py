@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.operators.table_writer import replace_files
 from airflow_provider_workflows.reports import measures, occurrences
-from airflow_provider_workflows.reports.business_hours import EPOCH, BusinessHours, missing_extra
 from airflow_provider_workflows.reports.history_files import (
     MACROS,
     TABLES_OF_API,
@@ -24,6 +23,7 @@ from airflow_provider_workflows.reports.history_files import (
     nameless_lines,
     source,
 )
+from airflow_provider_workflows.rules.business_hours import EPOCH, BusinessHours, missing_extra
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath

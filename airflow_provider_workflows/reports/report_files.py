@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.operators.object_storage import storage_path
 from airflow_provider_workflows.operators.table_writer import LOCAL, replace_files
-from airflow_provider_workflows.reports.business_hours import missing_extra
 from airflow_provider_workflows.reports.cycle_times import cycle_time_report
 from airflow_provider_workflows.reports.measures import TABLES
+from airflow_provider_workflows.rules.business_hours import missing_extra
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath

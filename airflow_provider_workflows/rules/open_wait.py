@@ -34,7 +34,8 @@ class OpenWait:
     :param since: Start of the step occurrence, as ISO-8601 time.
     :param due: Due date of the step, as ISO-8601 time or day.
     :param is_overdue: Whether the product reports the step as overdue.
-    :param last_error: Error of a poll, if none has succeeded since.
+    :param escalation_level: Highest level of ``on_overdue`` that was reached at this step occurrence.
+    :param last_error: Error of a poll, if none has succeeded since, or of a level of ``on_overdue`` at this step.
     :param polled_at: Time of the poll after which the description was stored, as ISO-8601 time in UTC.
     :param poll_interval: Seconds between two polls.
     :param deadline: End of the wait, as ISO-8601 time.
@@ -55,6 +56,7 @@ class OpenWait:
     since: str | None = None
     due: str | None = None
     is_overdue: bool = False
+    escalation_level: int = 0
     last_error: str | None = None
     polled_at: str | None = None
     poll_interval: float | None = None
@@ -67,12 +69,12 @@ class OpenWait:
         """
         A short text that differs when the description must be stored again.
 
-        That is when the step, its assignees or its due date have changed, when polls start or stop to fail, and in
-        another try; not when only the text of the error is another.
+        That is when the step, its assignees, its due date or its level of escalation have changed, when polls start or
+        stop to fail, and in another try; not when only the text of the error is another.
         """
         step = (self.step, self.since, self.due, self.assignees, self.more_assignees, self.is_overdue)
         parts = (self.subject, self.instance_id, self.item_id, step, bool(self.last_error), self.try_number)
-        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+        return hashlib.sha256(repr((parts, self.escalation_level)).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the description as JSON primitives, without what is unknown, and bounded in size."""
@@ -106,6 +108,7 @@ _TYPES: dict[str, Any] = {
     "assignees": list,
     "more_assignees": int,
     "is_overdue": bool,
+    "escalation_level": int,
     "try_number": int,
     "poll_interval": (int, float),
 }

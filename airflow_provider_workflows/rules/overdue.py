@@ -1,10 +1,9 @@
-"""Pending steps of a workflow: their assignees, and the time from which a step is overdue."""
+"""Pending steps of a workflow: their assignees, and the due date from which a step is overdue."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from typing import Any
 
 from airflow_provider_workflows.rules.datetimes import parse_time
@@ -60,6 +59,8 @@ class OverdueStep:
     :param due: Due date, as the API's own text, or None.
     :param reason: Why the step counts as overdue.
     :param at: Unix time from which it is overdue.
+    :param level: Number of the level of ``on_overdue`` that is due then.
+    :param repeat: How often that level was carried out before for this step occurrence.
     """
 
     step_occurrence_id: str
@@ -68,32 +69,18 @@ class OverdueStep:
     due: Any
     reason: str
     at: float
+    level: int = 1
+    repeat: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def overdue_step_of(pending_step: PendingStep | None, after: float | None) -> OverdueStep | None:
-    """
-    Return the overdue step for a pending step, or None if the time from which it is overdue is unknown.
-
-    :param pending_step: The pending step.
-    :param after: Seconds that it may be pending; None: until its due date.
-    """
+def due_at(pending_step: PendingStep | None) -> float | None:
+    """Return the Unix time from which a step is past its due date, or None if that is unknown."""
     if pending_step is None:
         return None
-    if after is not None:
-        started = parse_time(pending_step.since)
-        at = None if started is None else started.timestamp() + after
-        reason = f"pending for more than {timedelta(seconds=after)}"
-    else:
-        at = 0.0 if pending_step.is_overdue else end_of_due(pending_step.due)
-        reason = "overdue"
-    if at is None:
-        return None
-    return OverdueStep(
-        pending_step.step_occurrence_id, pending_step.step, pending_step.since, pending_step.due, reason, at
-    )
+    return 0.0 if pending_step.is_overdue else end_of_due(pending_step.due)
 
 
 def end_of_due(due: Any) -> float | None:

@@ -1,17 +1,19 @@
-"""The base class of sensors that notify people when a step becomes overdue."""
+"""The base class of sensors that do something about a step that is pending for too long: they climb a ladder."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+
+from airflow_provider_workflows.exceptions import TRANSIENT_ERRORS, ConfigurationError
 from airflow_provider_workflows.operators.waiting import TTL_AFTER_DEADLINE
+from airflow_provider_workflows.rules.escalation import Escalation, Level, Notifier, ladder_of
 from airflow_provider_workflows.rules.overdue import OverdueStep
-from airflow_provider_workflows.rules.parameters import as_list
+from airflow_provider_workflows.rules.payload import documented_form
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
 from airflow_provider_workflows.version_compat import task_state_store
 
@@ -20,49 +22,52 @@ if TYPE_CHECKING:
 
     from airflow_provider_workflows.triggers.base import WaitTrigger
 
-    Notifier = Callable[[Context], Any]
-
-KNOWN = "known_overdue"  # key in the task state store
-MAX_OVERDUE_SECONDS = timedelta(days=36_525).total_seconds()
+ESCALATION = "escalation"  # key in the task state store
+PAUSE_SECONDS = 300.0  # before a level is tried again, because a worker is needed for each attempt
+MAX_ATTEMPTS = 3  # for errors that are not transient, such as a rejection, which a gateway can send, too
 
 
 class NotifyingSensor(WorkflowsSensor):
     """
-    Call notifiers when a step becomes overdue, once for each step occurrence.
+    Carry out the levels of a ladder when a step becomes overdue, each once for each step occurrence.
 
-    The wait continues even if a notifier fails. Each notifier is called with the task's context and ``overdue_step``:
-    ``{step, step_occurrence_id, since, due, reason, assignees, instance_id, item_id, tool_type, project_id,
-    item_url}``. After the calls the sensor records the step occurrence in Airflow's task state store (3.3+); if the
-    worker dies before that, the notifiers are called again.
+    The wait continues, unless a level ends it. ``overdue_step`` in the context of notifiers and templates is ``{step,
+    step_occurrence_id, since, due, reason, level, repeat, added, problem, assignees, instance_id, item_id, tool_type,
+    project_id, item_url}``. After a level was carried out the sensor records it in Airflow's task state store (3.3+).
+    If the worker dies before that, the notifiers are called again; assignees are never added twice.
 
-    :param on_overdue: An Airflow notifier, or a function of the context, or a list of them (not templated).
-    :param overdue_after: Seconds, or a timedelta, that a step may be pending, by the server's clock; default: until the
-        step's due date, if it has one (not templated).
+    :param on_overdue: A list of levels; or for only one level an Airflow notifier, or a function of the context, or a
+        list of them (only what a level names as templated).
+    :param overdue_after: For notifiers without levels: seconds, or a timedelta, that a step may be pending, by the
+        server's clock; default: until the step's due date, if it has one (not templated).
     """
 
     poke_again_on = WorkflowsSensor.poke_again_on | {"overdue"}
+    can_add_assignees: ClassVar[bool] = False
 
     def __init__(
         self,
         *,
-        on_overdue: Notifier | Sequence[Notifier] | None = None,
+        on_overdue: Level | Notifier | Sequence[Level] | Sequence[Notifier] | None = None,
         overdue_after: timedelta | float | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.on_overdue = on_overdue
         self.overdue_after = overdue_after
-        self._known: list[str] = []
+        self._levels = ladder_of(on_overdue, overdue_after)
+        self._escalation = Escalation()
         self._found_by_trigger: OverdueStep | None = None
+        if not self.can_add_assignees and any(level.adds for level in self._levels):
+            raise ConfigurationError(
+                f"add_assignees: {type(self).__name__} cannot add assignees, because the API has no call for it. Use "
+                "notify."
+            )
+        self._depend_on_results()
 
     def execute(self, context: Context) -> Any:
-        self._known = self._seen_before(context)
-        if (
-            self.on_overdue is not None
-            and self.reschedule
-            and not self.deferrable
-            and task_state_store(context) is None
-        ):
+        self._restore_escalation(context)
+        if self._levels and self.reschedule and not self.deferrable and task_state_store(context) is None:
             raise ConfigurationError(
                 "on_overdue with mode='reschedule' needs Airflow 3.3 or newer, where a task can record which steps "
                 "it has reported. Set deferrable=True, or mode='poke'."
@@ -71,71 +76,148 @@ class NotifyingSensor(WorkflowsSensor):
 
     def restore_wait(self, context: Context, event: Mapping[str, Any]) -> None:
         super().restore_wait(context, event)
-        self._known = list(dict.fromkeys([*event.get("known", ()), *self._seen_before(context)]))
+        self._restore_escalation(context, event)
         names = OverdueStep.__dataclass_fields__.keys()
         if event.get("status") == "overdue" and names <= event.keys():
             self._found_by_trigger = OverdueStep(**{name: event[name] for name in names})
 
     def wake_up_event(self) -> dict[str, Any]:
-        return {**super().wake_up_event(), "known": list(self._known)}
+        return {**super().wake_up_event(), "escalation": self._escalation.to_dict()}
+
+    def conclude(self, context: Context, event: Mapping[str, Any]) -> Any:
+        self._restore_escalation(context, event)
+        return super().conclude(context, event)
+
+    def finish(self, result: Any) -> Any:
+        result = super().finish(result)
+        if not self._levels:
+            return result
+        reached = {"escalation_level": self._escalation.level(), "escalation_problem": self._escalation.problem}
+        return {**result, **reached}
 
     def overdue_watch_argument(self) -> dict[str, Any] | None:
-        """Check the parameters, and return the trigger's ``overdue_watch``."""
-        if self.on_overdue is None:
-            if self.overdue_after is not None:
-                raise ConfigurationError("overdue_after needs on_overdue: give the notifier to call.")
+        """Return the trigger's ``overdue_watch``."""
+        for level in self._levels:
+            level.check_calendars()
+        if not self._levels:
             return None
-        if not all(callable(notifier) for notifier in as_list(self.on_overdue)):
-            raise ConfigurationError("on_overdue must be a notifier, a function of the context, or a list of them.")
-        if any(inspect.iscoroutinefunction(notifier) for notifier in as_list(self.on_overdue)):
-            raise ConfigurationError(
-                "on_overdue is a coroutine function, which Airflow would not run. Give a plain function."
-            )
-        after = self.overdue_after
-        seconds = after.total_seconds() if isinstance(after, timedelta) else after
-        is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-        if seconds is not None and not (is_number and 0 <= seconds <= MAX_OVERDUE_SECONDS):
-            raise ConfigurationError(
-                f"overdue_after must be a timedelta, or seconds, of at least 0 and at most 100 years; got {after!r}."
-            )
-        return {"after": seconds, "known": list(self._known), "next": None}
+        levels = [level.to_dict() for level in self._levels]
+        return {"levels": levels, "escalation": self._escalation.to_dict(), "next": None}
 
     def go_on(self, context: Context, trigger: WaitTrigger | None, how: str) -> None:
-        overdue_step = None if trigger is None else trigger.overdue() or self._still_pending(trigger)
-        if overdue_step is not None and trigger is not None and trigger.overdue_watch is not None:
-            self._notify(context, trigger, overdue_step)
-            self._known.append(overdue_step.step_occurrence_id)
-            trigger.overdue_watch["known"] = list(self._known)
-            if (store := task_state_store(context)) is not None:
-                store.set(KNOWN, self._known, retention=timedelta(seconds=self.timeout) + TTL_AFTER_DEADLINE)
+        if trigger is not None and trigger.overdue_watch is not None:
+            for _ in self._levels:  # one after the other, if several are due
+                overdue_step = trigger.overdue() or self._still_pending(trigger)
+                if overdue_step is None or overdue_step.level > len(self._levels):
+                    break
+                self._climb(context, trigger, overdue_step)
         self._found_by_trigger = None
         super().go_on(context, trigger, how)
 
-    def _still_pending(self, trigger: WaitTrigger) -> OverdueStep | None:
-        """Return the overdue step that the trigger has found, unless the worker's poke shows a later step."""
-        found, pending_step = self._found_by_trigger, trigger.pending_step
-        if found is None or found.step_occurrence_id in self._known:
-            return None
-        if trigger.item is None:  # the poke has failed; a needless notification is better than a missing one
-            return found
-        is_same = pending_step is not None and pending_step.step_occurrence_id == found.step_occurrence_id
-        return found if is_same else None
+    def add_assignees(
+        self, context: Context, level: Level, overdue_step: OverdueStep, ids: Mapping[str, Any]
+    ) -> list[str] | None:
+        """
+        Add a level's assignees to a step occurrence, once over all tries of the task.
 
-    def _notify(self, context: Context, trigger: WaitTrigger, overdue_step: OverdueStep) -> None:
+        :param context: The task's context, with ``overdue_step`` for the templates.
+        :param ids: The ids ``{instance_id, item_id, tool_type, project_id}`` as of the last poll.
+        :return: Ids of the users that this call, or an earlier try of it, has added; None if the step is over.
+        """
+        raise NotImplementedError
+
+    def _restore_escalation(self, context: Context, event: Mapping[str, Any] | None = None) -> None:
+        """Take over what the event and the store say was done, in processes before this one."""
+        if not self._levels:
+            return
+        self._escalation.add(Escalation.from_dict((event or {}).get("escalation")))
+        if (store := task_state_store(context)) is not None:
+            self._escalation.add(Escalation.from_dict(store.get(ESCALATION)))
+
+    def _still_pending(self, trigger: WaitTrigger) -> OverdueStep | None:
+        """Return the level that the trigger has found due, if this worker could not poll and it only notifies."""
+        found, self._found_by_trigger = self._found_by_trigger, None
+        if found is None or trigger.item is not None or found.level > len(self._levels):
+            return None
+        level = self._levels[found.level - 1]
+        # A needless notification is better than a missing one; but only a current step gets assignees or ends the wait.
+        return None if level.adds or level.then is not None else found
+
+    def _climb(self, context: Context, trigger: WaitTrigger, overdue_step: OverdueStep) -> None:
+        """Carry out one level, and record that."""
+        level = self._levels[overdue_step.level - 1]
+        variable = self._template_variable(trigger, overdue_step)
+        of_ladder = f", level {overdue_step.level} of {len(self._levels)}" if len(self._levels) > 1 else ""
+        self.log.info("Step %r is %s: calling on_overdue%s.", overdue_step.step, overdue_step.reason, of_ladder)
+        if level.adds and overdue_step.repeat == 0 and not self._add(context, level, overdue_step, variable):
+            self._escalation.not_before = trigger.server_now() + PAUSE_SECONDS
+            self._store_escalation(context, trigger)
+            return
+        self._notify(context, level, variable)
+        if level.then is not None:
+            # Not recorded: a retry after the death of this worker must end the wait, too.
+            self._end(level.then, variable)
+        self._escalation.record(overdue_step, trigger.server_now(), variable["problem"])
+        self._store_escalation(context, trigger)
+
+    def _add(self, context: Context, level: Level, overdue_step: OverdueStep, variable: dict[str, Any]) -> bool:
+        """Add assignees; return False if nothing was sent, and the level is to be tried again."""
+        try:
+            with documented_form():
+                added = self.add_assignees(
+                    {**context, "overdue_step": variable},  # type: ignore[typeddict-unknown-key]  # for templates
+                    level,
+                    overdue_step,
+                    {name: variable[name] for name in ("instance_id", "item_id", "tool_type", "project_id")},
+                )
+        except TRANSIENT_ERRORS as error:
+            self.log.warning("Adding assignees failed, will retry: %s", error)
+            return False
+        except Exception as error:  # an error in a level must not end the wait; people see it on the Approvals page
+            self._escalation.attempts += 1
+            may_pass = getattr(error, "retryable", False) and not isinstance(error, ConfigurationError)
+            if may_pass and self._escalation.attempts < MAX_ATTEMPTS:
+                self.log.warning("Adding assignees failed, will retry: %s", error)
+                return False
+            problem = f"Level {overdue_step.level} at step {overdue_step.step!r}: {type(error).__name__}: {error}"
+            self.log.error("Adding assignees failed, the wait continues. %s", problem)
+            variable["problem"] = problem
+            return True
+        if added is None:
+            return False
+        variable["added"] = added
+        return True
+
+    def _notify(self, context: Context, level: Level, variable: Mapping[str, Any]) -> None:
         from airflow.sdk import BaseNotifier
 
-        variable = self._template_variable(trigger, overdue_step)
-        self.log.info("Step %r is %s: calling on_overdue.", overdue_step.step, overdue_step.reason)
-        for notifier in as_list(self.on_overdue):
+        for notifier in level.notifiers:
             # A copy, because rendering overwrites the templates, which the next overdue step needs again.
             unrendered = copy(notifier) if isinstance(notifier, BaseNotifier) else notifier
             try:
-                unrendered({**context, "overdue_step": variable})
+                unrendered({**context, "overdue_step": dict(variable)})
             except Exception as error:  # a failing notifier must not end the wait
                 name = getattr(notifier, "__name__", type(notifier).__name__)
                 self.log.warning(
                     "Calling on_overdue %s failed, the wait continues. %s: %s", name, type(error).__name__, error
                 )
+
+    def _end(self, then: str, variable: Mapping[str, Any]) -> NoReturn:
+        people = ", ".join(variable["assignees"]) or "an unknown assignee"
+        reason = (
+            f"Level {variable['level']} of on_overdue ended the wait: step {variable['step']!r} of instance "
+            f"{variable['instance_id']} (item {variable['item_id']}) is {variable['reason']}, pending with {people}."
+        )
+        if then == "skip" or self.soft_fail or self.never_fail:
+            raise AirflowSkipException(reason)
+        raise AirflowFailException(f"WaitFailed: {reason}")
+
+    def _store_escalation(self, context: Context, trigger: WaitTrigger) -> None:
+        trigger.plan_escalation(self._escalation)
+        if (store := task_state_store(context)) is not None:
+            retention = timedelta(seconds=self.timeout) + TTL_AFTER_DEADLINE
+            store.set(ESCALATION, self._escalation.to_dict(), retention=retention)
+        self.record_open_wait(context, trigger)
 
     def _template_variable(self, trigger: WaitTrigger, overdue_step: OverdueStep) -> dict[str, Any]:
         ids = trigger.item or {}
@@ -145,10 +227,19 @@ class NotifyingSensor(WorkflowsSensor):
             **dict.fromkeys(("instance_id", "item_id", "tool_type", "project_id")),
             **ids,
             **known,
+            "added": [],
+            "problem": None,
             "assignees": assignees,
             "item_url": self.item_url,
         }
 
-    def _seen_before(self, context: Context) -> list[str]:
-        store = task_state_store(context)
-        return self._known if self.on_overdue is None or store is None else list(store.get(KNOWN, []))
+    def _depend_on_results(self) -> None:
+        """Run this task after the tasks whose results a level uses, as Airflow does for a templated parameter."""
+        if not self._levels:
+            return
+        from airflow.sdk import XComArg
+
+        for level in self._levels:
+            for value in (level.add_assignees, level.reason, level.comment):
+                for upstream, _ in XComArg.iter_xcom_references(value):
+                    self.set_upstream(upstream)

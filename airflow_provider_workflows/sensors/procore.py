@@ -11,13 +11,15 @@ from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.links.procore import ProcoreItemLink
 from airflow_provider_workflows.operators.procore.item import ItemParameters, check_tools_and_projects
 from airflow_provider_workflows.rules.datetimes import has_zone, parse_time
+from airflow_provider_workflows.rules.escalation import Level, business_days, business_hours
 from airflow_provider_workflows.rules.parameters import (
     as_list,
     check_given,
+    check_rendered,
     check_required,
     str_id,
 )
-from airflow_provider_workflows.rules.procore import ENDED_STATES, STATES
+from airflow_provider_workflows.rules.procore import ENDED_STATES, STATES, current_step
 from airflow_provider_workflows.rules.procore_operations import ENDED_OPERATIONS, operation_items
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
 from airflow_provider_workflows.sensors.overdue import NotifyingSensor
@@ -26,9 +28,24 @@ from airflow_provider_workflows.triggers.procore import (
     ProcoreInstanceWaitTrigger,
     ProcoreResponseRequestedWaitTrigger,
 )
+from airflow_provider_workflows.version_compat import with_own_keys
 
 if TYPE_CHECKING:
+    from airflow.sdk import Context
+
     from airflow_provider_workflows.hooks.procore import ProcoreHook
+    from airflow_provider_workflows.rules.overdue import OverdueStep
+
+__all__ = [
+    "Level",
+    "ProcoreAsyncOperationSensor",
+    "ProcoreConnectionSensor",
+    "ProcoreInstanceSensor",
+    "ProcoreResponseRequestedSensor",
+    "ProcoreSensor",
+    "business_days",
+    "business_hours",
+]
 
 
 class ProcoreConnectionSensor(WorkflowsSensor):
@@ -78,7 +95,9 @@ class ProcoreInstanceSensor(ItemParameters, NotifyingSensor, ProcoreSensor):
     Returns ``{instance_id, item_id, state, step, item_status, decision, last_response: {option, type, comment, by, at},
     started_at, ended_at, blocked_reason, ambiguous, project_id, occurrence}``, the same in every mode.
     ``project_id`` may be ``company``. ``occurrence`` is the step occurrence that ended the wait, ``{step,
-    step_occurrence_id, started_at, ended_at, decision, response}``, or None.
+    step_occurrence_id, started_at, ended_at, decision, response}``, or None. With ``on_overdue`` also
+    ``escalation_level``, the highest level that was reached at any step, or 0; and ``escalation_problem``, why
+    assignees could not be added, or None.
 
     ``decision`` is the decision at the step that ended last, ``{option, type, by, at, source, candidates, problem}``,
     or None; ``source`` is ``overall_response``, ``override`` or ``responses``. If the history does not show the
@@ -101,15 +120,17 @@ class ProcoreInstanceSensor(ItemParameters, NotifyingSensor, ProcoreSensor):
         by a response or an override (templated).
     :param after: ISO-8601 time with its zone: only step occurrences that started at that second or later count; or a
         step occurrence: only later ones of the same instance count (templated).
-    :param on_overdue: An Airflow notifier, or a function of the context, or a list of them: called once for each step
-        occurrence that becomes overdue, or is pending for longer than ``overdue_after``, with ``overdue_step`` in the
-        context: ``{step, step_occurrence_id, since, due, reason, assignees, instance_id, item_id, tool_type,
-        project_id, item_url}``. The wait continues, even if a notifier fails.
-    :param overdue_after: Seconds, or a timedelta, that a step may be pending; default: until Procore's due date of the
-        step. Without a due date in the history, no step is overdue.
+    :param on_overdue: What to do about a step that is pending for too long: a list of ``Level``, each carried out once
+        for each step occurrence. Or for one level an Airflow notifier, or a function of the context, or a list of them.
+        Notifiers and templates of a level have ``overdue_step`` in the context: ``{step, step_occurrence_id, since,
+        due, reason, level, repeat, added, problem, assignees, instance_id, item_id, tool_type, project_id, item_url}``.
+        The wait continues, even if a level fails, unless it has ``then``.
+    :param overdue_after: For notifiers without levels: seconds, or a timedelta, that a step may be pending; default:
+        until Procore's due date of the step. Without a due date in the history, no step is overdue.
     :raises ConfigurationError: both instance and item given, or neither; an unknown state or tool.
     """
 
+    can_add_assignees = True
     template_fields: Sequence[str] = (
         "procore_conn_id",
         "company_id",
@@ -166,6 +187,41 @@ class ProcoreInstanceSensor(ItemParameters, NotifyingSensor, ProcoreSensor):
             "tool_type": self.tool_type or result.get("tool_type"),
             "project_id": result["project_id"],
         }
+
+    def add_assignees(
+        self, context: Context, level: Level, overdue_step: OverdueStep, ids: Mapping[str, Any]
+    ) -> list[str] | None:
+        from airflow_provider_workflows.operators.procore.instances import ProcoreAddAssigneesOperator
+
+        step_occurrence_id = self._shown_occurrence_id(overdue_step, ids)
+        if step_occurrence_id is None:
+            return None
+        templates = {"assignees": level.add_assignees, "reason": level.reason, "comment": level.comment}
+        adding = ProcoreAddAssigneesOperator(
+            task_id="add_assignees",
+            procore_conn_id=self.procore_conn_id,
+            company_id=self.company_id,
+            project_id=ids["project_id"],
+            instance_id=ids["instance_id"],
+            step_occurrence_id=step_occurrence_id,
+            required=level.required,
+            on_step_moved="succeed",
+            **{name: self.render_template(template, context) for name, template in templates.items()},
+        )
+        check_rendered(adding)
+        result = adding.act(with_own_keys(context, f"level_{overdue_step.level}_{step_occurrence_id}_"))
+        return None if result is None else list(result["added"])
+
+    def _shown_occurrence_id(self, overdue_step: OverdueStep, ids: Mapping[str, Any]) -> str | None:
+        """Return the id of the step occurrence, which a history may lack; None if the instance has moved on."""
+        if overdue_step.step_occurrence_id != f"{overdue_step.step}@{overdue_step.since}":
+            return overdue_step.step_occurrence_id
+        step = current_step(self.hook.get_instance(ids["instance_id"], project_id=ids["project_id"]))
+        is_same = step is not None and (step.get("name"), step.get("started_at")) == (
+            overdue_step.step,
+            overdue_step.since,
+        )
+        return str(step["id"]) if step is not None and is_same else None
 
     def _until(self) -> list[str]:
         steps = self._steps("step_reached") + self._steps("step_answered")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.operators.waiting import TTL_AFTER_DEADLINE
 from airflow_provider_workflows.rules.datetimes import has_zone, parse_time
+from airflow_provider_workflows.rules.escalation import Level, business_days, business_hours
 from airflow_provider_workflows.rules.parameters import as_list, check_required, require_exactly_one, str_id
 from airflow_provider_workflows.sensors.overdue import NotifyingSensor
 from airflow_provider_workflows.sensors.procore import ProcoreConnectionSensor
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
     from airflow_provider_workflows.triggers.base import WaitTrigger
 
+__all__ = ["Level", "ProcoreLegacyInstanceSensor", "business_days", "business_hours"]
 IDLE = "idle"  # key in the task state store
 
 
@@ -43,7 +45,8 @@ class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
 
     Returns ``{instance_id, object_id, object_type, project_id, state, state_id, status, state_set_at,
     activities: [{id, name, role_id, role}], ball_in_court: [names], terminated_at, workflow}``, the same in
-    every mode.
+    every mode. With ``on_overdue`` also ``escalation_level``, the highest level that was reached in any state, or 0;
+    and ``escalation_problem``, which is None.
 
     Reference: https://developers.procore.com/documentation/tutorial-workflows
 
@@ -60,15 +63,15 @@ class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
     :param activity: Name in any case, or id, of an activity that ends the wait with success when it can be
         performed (templated).
     :param role: Name or id of the role that must be able to perform it; default: any (templated).
-    :param on_overdue: An Airflow notifier, or a function of the context, or a list of them: called once for each
-        occurrence of a state that becomes overdue, or is pending for longer than ``overdue_after``, with
-        ``overdue_step`` in the context: ``{step, step_occurrence_id, since, due, reason, assignees, instance_id,
-        item_id, tool_type, project_id, item_url}``; ``step`` is the state. The wait continues, even if a notifier
-        fails.
-    :param overdue_after: Seconds, or a timedelta, that a state may be pending; default: until the API's
-        ``becomes_overdue_at``. Without that time, no state is overdue.
+    :param on_overdue: What to do about a state that is pending for too long: a list of ``Level``, each carried out once
+        for each occurrence of a state. Or for one level an Airflow notifier, or a function of the context, or a list of
+        them. Notifiers have ``overdue_step`` in the context: ``{step, step_occurrence_id, since, due, reason, level,
+        repeat, added, problem, assignees, instance_id, item_id, tool_type, project_id, item_url}``; ``step`` is the
+        state. The wait continues, even if a notifier fails, unless a level has ``then``. Legacy cannot add assignees.
+    :param overdue_after: For notifiers without levels: seconds, or a timedelta, that a state may be pending; default:
+        until the API's ``becomes_overdue_at``. Without that time, no state is overdue.
     :raises ConfigurationError: both instance and object given, or neither; neither state nor activity given; ``after``
-        is neither an id nor a time.
+        is neither an id nor a time; a level adds assignees.
     """
 
     label_parameters = {"object": "object_id", "instance": "instance_id"}

@@ -17,8 +17,9 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_workflows import exceptions
 from airflow_provider_workflows.exceptions import WorkflowsError
+from airflow_provider_workflows.rules.escalation import Escalation, next_level
 from airflow_provider_workflows.rules.open_wait import OpenWait
-from airflow_provider_workflows.rules.overdue import OverdueStep, overdue_step_of
+from airflow_provider_workflows.rules.overdue import OverdueStep
 from airflow_provider_workflows.rules.payload import documented_form
 from airflow_provider_workflows.settings import rejection_patience_seconds
 from airflow_provider_workflows.triggers.open_wait import OpenWaitXCom
@@ -43,9 +44,9 @@ class WaitTrigger(BaseTrigger):
     :param poll_interval: Seconds between two polls; a shared poll uses the shortest interval of its waits.
     :param deadline: Wall-clock end of the wait as an ISO-8601 time, or None.
     :param resume_kwargs: State that the resumed task needs, passed on in the event; JSON primitives.
-    :param overdue_watch: Set if the task is to be resumed for an overdue step: ``{after, known, next}``. ``after`` are
-        the seconds that a step may be pending, or None for its due date; ``known`` are the step occurrences for which
-        the task was resumed; ``next`` is the next :class:`OverdueStep`, as a dict, or None.
+    :param overdue_watch: Set if the task is to be resumed for an overdue step: ``{levels, escalation, next}``.
+        ``levels`` are the times of each level of the ladder; ``escalation`` is what was done so far; ``next`` is the
+        next :class:`OverdueStep`, as a dict, or None.
     :param last_poll: Description of what the last poll before the deferral found.
     :param last_step: The step and its assignees that were logged last in the task's log, or None.
     :param recorded: Fingerprint of the description of the wait that a worker stored before the deferral, or None.
@@ -153,21 +154,36 @@ class WaitTrigger(BaseTrigger):
         self.item, self.is_polled = self.item_of(snapshot), True
         if self.overdue_watch is None or wait_result is not None:
             return wait_result
-        overdue_step = overdue_step_of(self.pending_step, self.overdue_watch["after"])
-        self.overdue_watch["next"] = None if overdue_step is None else overdue_step.to_dict()
+        self.plan_escalation(self.escalation)
         return self.overdue()
 
+    @property
+    def escalation(self) -> Escalation:
+        """What was done about the overdue steps of this wait."""
+        return Escalation.from_dict(None if self.overdue_watch is None else self.overdue_watch["escalation"])
+
+    def plan_escalation(self, escalation: Escalation) -> None:
+        """Store what was done about overdue steps, and which level is due next at the step of the last poll."""
+        if self.overdue_watch is None:
+            return
+        overdue_step = next_level(self.pending_step, self.overdue_watch["levels"], escalation)
+        self.overdue_watch["escalation"] = escalation.to_dict()
+        self.overdue_watch["next"] = None if overdue_step is None else overdue_step.to_dict()
+
     def overdue(self) -> OverdueStep | None:
-        """Return the step of the last poll if it is overdue now and the task was not resumed for it yet."""
+        """Return the step of the last poll if a level of the ladder is due for it now."""
         if self.overdue_watch is None or self.overdue_watch["next"] is None:
             return None
         try:
             overdue_step = OverdueStep(**self.overdue_watch["next"])
         except TypeError:  # stored by another version of this package; the next poll replaces it
             return None
-        is_known = overdue_step.step_occurrence_id in self.overdue_watch["known"]
-        now = time.time() if self._server_time is None else self._server_time().timestamp()
-        return None if is_known or overdue_step.at > now else overdue_step
+        at = max(overdue_step.at, float(self.overdue_watch["escalation"]["not_before"]))
+        return None if at > self.server_now() else overdue_step
+
+    def server_now(self) -> float:
+        """Return the Unix time, by the server's clock once a response has stated it."""
+        return time.time() if self._server_time is None else self._server_time().timestamp()
 
     def use_hook(self, hook: WorkflowsHook) -> None:
         """
@@ -205,8 +221,12 @@ class WaitTrigger(BaseTrigger):
         :param try_number: Number of the task's try; by default that of the trigger's task instance.
         """
         step = self.pending_step
+        error = self.current_error
         details: dict[str, Any] = {**self.given_item, **(self.item or {})}
         if step is not None:
+            escalation = self.escalation
+            details["escalation_level"] = escalation.level(step.step_occurrence_id)
+            error = error or escalation.problems.get(step.step_occurrence_id, "")
             known = {"step": step.step, "since": step.since, "due": step.due}
             details |= {name: str(value) for name, value in known.items() if value is not None}
             details |= {"assignees": step.assignees, "is_overdue": step.is_overdue}
@@ -217,7 +237,7 @@ class WaitTrigger(BaseTrigger):
             workflow=self.workflow,
             **details,
             item_url=url or None,
-            last_error=self.current_error or None,
+            last_error=error or None,
             polled_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
             poll_interval=self.poll_interval,
             deadline=self.deadline,
@@ -237,7 +257,10 @@ class WaitTrigger(BaseTrigger):
 
     def _event(self, wait_result: WaitResult) -> dict[str, Any]:
         resume = {} if self.resume_kwargs is None else {"resume_kwargs": self.resume_kwargs}
-        return {**wait_result.to_event(), **resume}
+        return {**wait_result.to_event(), **resume, **self._escalation_so_far()}
+
+    def _escalation_so_far(self) -> dict[str, Any]:
+        return {} if self.overdue_watch is None else {"escalation": self.overdue_watch["escalation"]}
 
     # --- in a triggerer ---
 
@@ -319,8 +342,12 @@ class WaitTrigger(BaseTrigger):
     def _overdue_event(self, overdue_step: OverdueStep) -> dict[str, Any]:
         # All state that the resumed task needs, because dag.test() drops the keyword arguments of a deferral. Without
         # the assignees, which the task reads again.
-        known = [] if self.overdue_watch is None else self.overdue_watch["known"]
-        return {"status": "overdue", **overdue_step.to_dict(), "known": known, "deadline": self.deadline}
+        return {
+            "status": "overdue",
+            **overdue_step.to_dict(),
+            **self._escalation_so_far(),
+            "deadline": self.deadline,
+        }
 
     def _seconds_left(self) -> float:
         if self.deadline is None:

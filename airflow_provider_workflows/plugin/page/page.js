@@ -389,7 +389,8 @@ function sinceOf(row) {
 
 function dueOf(row) {
   const badge = row.overdue ? make("div", { class: "overdue" }, "overdue") : null;
-  return row.due ? lines(badge, due(row.due)) : lines(badge);
+  const level = row.escalation_level ? make("small", {}, `escalation level ${number(row.escalation_level)}`) : null;
+  return lines(badge, row.due ? due(row.due) : null, level);
 }
 
 function taskOf(row) {

@@ -243,7 +243,7 @@ def test_legacy_state_is_overdue_by_its_own_date_by_default(build_legacy, notifi
 def test_a_step_is_overdue_from_its_due_date_on(due, hour, is_too_long):
     holding = pending_steps.PendingStep("1", "Budget Check", "2026-01-02T08:00:00Z", due, ())
 
-    overdue_step = pending_steps.overdue_step_of(holding, None)
+    overdue_step = pending_steps.due_at(holding)
 
     assert is_too_long is (
         overdue_step is not None and overdue_step.at <= datetime.fromisoformat(hour[:-1] + "+00:00").timestamp()

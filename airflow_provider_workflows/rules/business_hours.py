@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, time, timedelta, timezone
 from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -15,6 +15,7 @@ from airflow_provider_workflows.rules.parameters import as_text, check_required
 
 DAY_NAMES = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 DAY_SECONDS = 86_400
+WINDOW_SECONDS = 14 * DAY_SECONDS
 HOURS = re.compile(r"(\d{1,2}):(\d\d)-(\d{1,2}):(\d\d)")
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -86,13 +87,49 @@ class BusinessHours:
                 (EPOCH + timedelta(seconds=end + offset)).date(),
             )
             for day in _days_between(*local_days):
-                if day.weekday() not in self.days or day in self._holidays:
+                if not self._is_working(day):
                     continue
                 midnight = (day - EPOCH.date()).days * DAY_SECONDS - offset
                 for opens, closes in self.hours:
                     working = max(start, midnight + opens), min(end, midnight + closes)
                     if working[0] < working[1]:
                         yield working
+
+    def after_days(self, start: float, days: int) -> float:
+        """
+        Return the same time of day some working days later, in seconds since 1970.
+
+        A start on any other day counts as the beginning of the next working day.
+        """
+        local = datetime.fromtimestamp(start, self.zone)
+        day, clock = local.date(), local.time()
+        if not self._is_working(day):
+            day, clock = self._next_working(day), time.min
+        for _ in range(days):
+            day = self._next_working(day)
+        return datetime.combine(day, clock, self.zone).timestamp()
+
+    def after_seconds(self, start: float, seconds: float) -> float:
+        """Return when the working time after a start adds up to some seconds, in seconds since 1970."""
+        first = int(start)
+        while True:
+            last = first + WINDOW_SECONDS
+            for opens, closes in self.intervals(first, last):
+                opened = max(opens, first, start)
+                worked = min(closes, last) - opened
+                if worked >= seconds:
+                    return opened + seconds
+                seconds -= max(0.0, worked)
+            first = last
+
+    def _is_working(self, day: date) -> bool:
+        return day.weekday() in self.days and day not in self._holidays
+
+    def _next_working(self, day: date) -> date:
+        day += timedelta(days=1)
+        while not self._is_working(day):
+            day += timedelta(days=1)
+        return day
 
     def _offsets(self, first: int, last: int) -> Iterator[tuple[int, int, int]]:
         """Yield the parts of a period with one offset from UTC: ``(start, end, offset)`` in seconds."""
@@ -201,10 +238,10 @@ def _holidays(country: str | None) -> Any:
         ) from None
 
 
-def missing_extra(library: str) -> ConfigurationError:
+def missing_extra(library: str, user: str = "The report") -> ConfigurationError:
     """Return the error for a library of the extra ``report`` that is not installed."""
     return ConfigurationError(
-        f"The report needs {library}, which is not installed: pip install 'airflow-provider-workflows[report]'."
+        f"{user} needs {library}, which is not installed: pip install 'airflow-provider-workflows[report]'."
     )
 
 
