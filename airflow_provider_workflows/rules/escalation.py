@@ -251,7 +251,7 @@ def ladder_of(on_overdue: Any, overdue_after: Any) -> tuple[Level, ...]:
     _check_notifiers("on_overdue", given)
     if overdue_after is not None and not isinstance(overdue_after, timedelta):
         if not _is_number(overdue_after) or not 0 <= overdue_after <= MAX_SECONDS:
-            raise _wrong_duration("overdue_after", "seconds, or a timedelta,", overdue_after)
+            raise _wrong_duration("overdue_after", "a timedelta, or seconds,", overdue_after)
         overdue_after = timedelta(seconds=overdue_after)
     _check_duration("overdue_after", overdue_after, 0.0)
     return (Level(after=overdue_after, notify=given),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import copy
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
@@ -13,7 +13,6 @@ from airflow_provider_workflows.exceptions import TRANSIENT_ERRORS, Configuratio
 from airflow_provider_workflows.operators.waiting import TTL_AFTER_DEADLINE
 from airflow_provider_workflows.rules.escalation import Escalation, Level, Notifier, ladder_of
 from airflow_provider_workflows.rules.overdue import OverdueStep
-from airflow_provider_workflows.rules.payload import documented_form
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
 from airflow_provider_workflows.version_compat import task_state_store
 
@@ -163,13 +162,10 @@ class NotifyingSensor(WorkflowsSensor):
     def _add(self, context: Context, level: Level, overdue_step: OverdueStep, variable: dict[str, Any]) -> bool:
         """Add assignees; return False if nothing was sent, and the level is to be tried again."""
         try:
-            with documented_form():
-                added = self.add_assignees(
-                    {**context, "overdue_step": variable},  # type: ignore[typeddict-unknown-key]  # for templates
-                    level,
-                    overdue_step,
-                    {name: variable[name] for name in ("instance_id", "item_id", "tool_type", "project_id")},
-                )
+            # With the step for the templates of the level.
+            with_step = cast("Context", {**context, "overdue_step": variable})
+            ids = {name: variable[name] for name in ("instance_id", "item_id", "tool_type", "project_id")}
+            added = self.add_assignees(with_step, level, overdue_step, ids)
         except TRANSIENT_ERRORS as error:
             self.log.warning("Adding assignees failed, will retry: %s", error)
             return False

@@ -19,6 +19,7 @@ from airflow_provider_workflows.rules.parameters import (
     check_required,
     str_id,
 )
+from airflow_provider_workflows.rules.payload import documented_form
 from airflow_provider_workflows.rules.procore import ENDED_STATES, STATES, current_step
 from airflow_provider_workflows.rules.procore_operations import ENDED_OPERATIONS, operation_items
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
@@ -209,7 +210,8 @@ class ProcoreInstanceSensor(ItemParameters, NotifyingSensor, ProcoreSensor):
             **{name: self.render_template(template, context) for name, template in templates.items()},
         )
         check_rendered(adding)
-        result = adding.act(with_own_keys(context, f"level_{overdue_step.level}_{step_occurrence_id}_"))
+        with documented_form():
+            result = adding.act(with_own_keys(context, f"level_{overdue_step.level}_{step_occurrence_id}_"))
         return None if result is None else list(result["added"])
 
     def _shown_occurrence_id(self, overdue_step: OverdueStep, ids: Mapping[str, Any]) -> str | None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
+from datetime import timedelta
 
 import pytest
 
+from airflow_provider_workflows.rules.escalation import Escalation, Level
 from airflow_provider_workflows.rules.patience import DEFAULT_PATIENCE_SECONDS
 from airflow_provider_workflows.triggers.procore import ProcoreAsyncOperationWaitTrigger
 from airflow_provider_workflows.triggers.workflowsoft import WorkflowsoftIntegrationWaitTrigger
@@ -328,9 +330,10 @@ def test_wait_without_an_item_joins_the_shared_poll_later(emulator, waiting):
 # --- a step that is held for too long ---
 
 
-def watch(*known: str) -> dict:
+def watch(escalation: dict | None = None) -> dict:
     """Watch for steps that are pending for more than two and a half intervals."""
-    return {"after": 2.5 * INTERVAL, "known": list(known), "next": None}
+    level = Level(after=timedelta(seconds=2.5 * INTERVAL), notify=print)
+    return {"levels": [level.to_dict()], "escalation": escalation or Escalation().to_dict(), "next": None}
 
 
 @pytest.mark.parametrize("there", ["present", "absent"])
@@ -363,7 +366,8 @@ def test_overdue_step_resumes_a_task_only_once(emulator, waiting):
         for _ in range(4):
             await waits.poll()
         (event,) = [task.result() for task in waits.tasks]
-        waits.begin(v2_wait("700001", "5001", overdue_watch=watch(event["step_occurrence_id"])))
+        done = {event["step_occurrence_id"]: {"1": [1, 0.0]}}
+        waits.begin(v2_wait("700001", "5001", overdue_watch=watch({**event["escalation"], "reached": done})))
         for _ in range(3):
             await waits.poll()
         return waits.statuses()

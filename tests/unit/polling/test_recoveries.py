@@ -16,6 +16,7 @@ from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 from airflow_provider_workflows.polling import poll
 from airflow_provider_workflows.polling.rate_limiter import RateLimiter
 from airflow_provider_workflows.rules import procore_legacy as rules
+from airflow_provider_workflows.rules.escalation import Escalation, Level
 from airflow_provider_workflows.triggers.procore import ProcoreResponseRequestedWaitTrigger
 from tests.unit.polling.conftest import (
     HISTORY,
@@ -487,6 +488,11 @@ def with_due_date(value, due):
     return [with_due_date(one, due) for one in value] if isinstance(value, list) else value
 
 
+def due_dates() -> dict:
+    """Watch for steps whose due date has passed."""
+    return {"levels": [Level(notify=print).to_dict()], "escalation": Escalation().to_dict(), "next": None}
+
+
 def test_a_due_date_that_has_moved_makes_no_step_overdue(emulator, waiting, monkeypatch):
     """Without a bulk history an unchanged row in the list decides, and it does not show the due date."""
     emulator.control("PATCH", "flags", bulk_history="absent")
@@ -501,7 +507,7 @@ def test_a_due_date_that_has_moved_makes_no_step_overdue(emulator, waiting, monk
     monkeypatch.setattr(ProcoreHook, "get_instance_history", shown)
 
     async def scenario(waits):
-        waits.begin(*(v2_wait(*ids, overdue_watch={"after": None, "known": [], "next": None}) for ids in started))
+        waits.begin(*(v2_wait(*ids, overdue_watch=due_dates()) for ids in started))
         for _ in range(2):
             await waits.poll()
         due[1:] = [pendulum.now("UTC").add(days=30).to_iso8601_string()] * 2

@@ -169,7 +169,7 @@ def test_trigger_carries_known_steps_and_deadline_without_a_store(emulator, buil
 
     assert [overdue_step["step"] for overdue_step in notified] == ["Budget Check", "Director Approval"]
     assert once_more.deadline == trigger.deadline
-    assert once_more.overdue_watch["known"] == [overdue_step["step_occurrence_id"] for overdue_step in notified]
+    assert list(once_more.escalation.reached) == [overdue_step["step_occurrence_id"] for overdue_step in notified]
 
 
 def test_retry_does_not_notify_again_but_a_cleared_task_does(emulator, store, build, notified):
@@ -241,17 +241,9 @@ def test_legacy_state_is_overdue_by_its_own_date_by_default(build_legacy, notifi
     ],
 )
 def test_a_step_is_overdue_from_its_due_date_on(due, hour, is_too_long):
-    holding = pending_steps.PendingStep("1", "Budget Check", "2026-01-02T08:00:00Z", due, ())
+    at = pending_steps.due_at(pending_steps.PendingStep("1", "Budget Check", "2026-01-02T08:00:00Z", due, ()))
 
-    overdue_step = pending_steps.due_at(holding)
-
-    assert is_too_long is (
-        overdue_step is not None and overdue_step.at <= datetime.fromisoformat(hour[:-1] + "+00:00").timestamp()
-    )
-
-
-def test_a_step_whose_start_is_not_reported_is_not_overdue():
-    assert pending_steps.overdue_step_of(pending_steps.PendingStep("1", "Budget Check", None, None, ()), 5) is None
+    assert is_too_long is (at is not None and at <= datetime.fromisoformat(hour[:-1] + "+00:00").timestamp())
 
 
 # --- by whose clock ---
