@@ -1,9 +1,8 @@
 """
-Add a deputy where a step in Procore (Workflows v2) is overdue.
+Wait for a purchase order in Procore (Workflows v2), and escalate each step that is pending for too long.
 
-The DAG lists the purchase orders whose step is overdue, finds the pending assignees, adds the deputy of each to the
-step, and reports what was done and which steps have no deputy. A deputy who is an assignee already is not added
-again, so the DAG can run as often as you like.
+A reminder is sent after a day, and three more times, once a day. After three days the deputy of the pending assignee
+is added to the step. After ten days the wait fails.
 """
 
 from __future__ import annotations
@@ -11,91 +10,60 @@ from __future__ import annotations
 import pendulum
 from airflow.sdk import Param, dag, task
 
-from airflow_provider_workflows.operators.procore import ProcoreAddAssigneesOperator, ProcoreListInstancesOperator
-from airflow_provider_workflows.rules.procore import current_step, pending_assignees
+from airflow_provider_workflows.sensors.procore import Level, ProcoreInstanceSensor
+
+
+def remind(context: dict) -> None:
+    """Remind the pending assignees; put your own notifier in its place."""
+    step = context["overdue_step"]
+    people = ", ".join(step["assignees"])
+    print(f"Level {step['level']}: {step['step']} of {step['item_id']} is {step['reason']}. Pending with {people}.")
 
 
 @dag(
-    schedule="@daily",
+    schedule=None,
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
-    max_active_runs=1,
     params={
+        "item_id": Param("5001", type="string", description="The purchase order"),
         "deputies": Param(
             {"dana@example.com": "pat@example.com"}, type="object", description="The deputy of each person, by login"
-        )
+        ),
     },
     tags=["example", "procore"],
     doc_md=__doc__,
 )
 def example_procore_overdue_escalation():
-    # [START howto_operator_procore_list_overdue_instances]
-    overdue = ProcoreListInstancesOperator(
-        task_id="list_overdue",
+    # [START howto_sensor_procore_instance_ladder]
+    outcome = ProcoreInstanceSensor(
+        task_id="wait_for_the_outcome",
         tool_type="purchase_order_contract",
-        active=True,
-        overdue=True,
-        limit=200,  # below [core] max_map_length; the oldest come first
+        item_id="{{ params.item_id }}",
+        timeout=30 * 24 * 3600,
         retries=2,
+        on_overdue=[
+            Level(after=24, notify=remind, repeat_every=24, max_repeats=3),
+            Level(
+                after=72,
+                add_assignees="{{ params.deputies[overdue_step.assignees[0]] }}",
+                comment="{{ overdue_step.step }} is {{ overdue_step.reason }}.",
+                notify=remind,
+            ),
+            Level(after=240, then="fail"),
+        ],
     )
-    # [END howto_operator_procore_list_overdue_instances]
-
-    @task(retries=2)
-    def find_pending_assignees(instances: list[dict]) -> list[dict]:
-        """Find the pending assignees of each overdue step; the list does not contain them."""
-        from airflow_provider_workflows.hooks.procore import ProcoreHook
-
-        hook = ProcoreHook()
-        overdue_steps = []
-        for row in instances:
-            step = current_step(hook.get_instance(row["instance_id"], project_id=row["project_id"]))
-            if step is not None:  # it has not ended since the list was read
-                logins = [assignee["login"] for assignee in pending_assignees(step)]
-                overdue_steps.append({**row, "step": step["name"], "step_occurrence_id": step["id"], "pending": logins})
-        return overdue_steps
+    # [END howto_sensor_procore_instance_ladder]
 
     @task
-    def choose_deputies(steps: list[dict], params: dict) -> list[dict]:
-        """Return the parameters of one task for each step that has a deputy."""
-        deputies = params["deputies"]
-        return [
-            {
-                "instance_id": row["instance_id"],
-                "project_id": row["project_id"],
-                "step_occurrence_id": row["step_occurrence_id"],
-                "assignees": [deputies[login] for login in row["pending"] if login in deputies],
-                "comment": f"{row['step']} is overdue with {', '.join(row['pending'])}.",
-            }
-            for row in steps
-            if any(login in deputies for login in row["pending"])
-        ]
-
-    steps = find_pending_assignees(overdue.output)
-
-    # [START howto_operator_procore_add_assignees]
-    added = ProcoreAddAssigneesOperator.partial(
-        task_id="add_deputies",
-        tool_type="purchase_order_contract",
-        reason="original_assignee_on_extended_leave",
-        required=False,  # either of the two may respond
-        on_step_moved="skip",  # a response came in the meantime
-        retries=2,
-    ).expand_kwargs(choose_deputies(steps))
-    # [END howto_operator_procore_add_assignees]
-
-    @task(trigger_rule="none_failed")
-    def report(steps: list[dict], added: list[dict]) -> dict[str, list[str]]:
-        """Report which orders have a deputy now, which had one before, and which have none."""
-        with_deputy = {result["instance_id"]: result for result in added or [] if result}
+    def report(outcome: dict) -> dict:
+        """Report the decision, and how far it had to be escalated."""
         return {
-            "escalated": [row["item_id"] for row in steps if with_deputy.get(row["instance_id"], {}).get("added")],
-            "escalated_before": [
-                row["item_id"] for row in steps if with_deputy.get(row["instance_id"], {}).get("already_assigned")
-            ],
-            "without_deputy": [row["item_id"] for row in steps if row["instance_id"] not in with_deputy],
+            "item_status": outcome["item_status"],
+            "escalation_level": outcome["escalation_level"],
+            "escalation_problem": outcome["escalation_problem"],
         }
 
-    report(steps, added.output)
+    report(outcome.output)
 
 
 example_procore_overdue_escalation()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
-from tests.support.examples import once_and_in_full, result, run, states
+from tests.support.examples import EITHER_MODE, once_and_in_full, result, run, states
 
 TOOL = "purchase_order_contract"
 DAY = 24 * 3600.0
@@ -14,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("airflow_db", "airflow_connections")
 
 @pytest.fixture
 def _mode(deferrable, monkeypatch):
-    """None of these DAGs waits, so both settings must give the same."""
+    """Both settings must give the same."""
     monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", deferrable)
 
 
@@ -115,7 +120,7 @@ def test_escalation_adds_each_deputy_once(emulator, again):
     fresh = start(emulator, "5003")
     answer(emulator, fresh, "integration@example.com", "Approve")
 
-    first = run("example_procore_overdue_escalation")
+    first = run("example_procore_overdue_deputies")
 
     assert effects(emulator, "add_assignees") == [("5002", ["90002"])]
     assert result(first, "report") == {"escalated": ["5002"], "escalated_before": [], "without_deputy": ["5001"]}
@@ -123,7 +128,7 @@ def test_escalation_adds_each_deputy_once(emulator, again):
     if not again:
         return
     emulator.control("POST", "clock", advance=DAY)  # tokens live for 90 minutes, so this run signs in anew
-    second = run("example_procore_overdue_escalation")
+    second = run("example_procore_overdue_deputies")
 
     assert effects(emulator, "add_assignees") == [("5002", ["90002"])]
     assert result(second, "report") == {"escalated": [], "escalated_before": ["5002"], "without_deputy": ["5001"]}
@@ -135,10 +140,10 @@ def test_escalation_adds_no_one_after_a_deputy_responded(emulator):
     with_dana = start(emulator, "5002")
     answer(emulator, with_dana, "integration@example.com", "Approve")
     emulator.control("POST", "clock", advance=4 * DAY)
-    run("example_procore_overdue_escalation")
+    run("example_procore_overdue_deputies")
 
     answer(emulator, with_dana, "pat@example.com", "Approve")
-    again = run("example_procore_overdue_escalation")
+    again = run("example_procore_overdue_deputies")
 
     (ended,) = [one for one in emulator.control("GET", "state")["procore"] if one["item_id"] == "5002"]
     assert ended["state"] == "complete"
@@ -148,11 +153,64 @@ def test_escalation_adds_no_one_after_a_deputy_responded(emulator):
 
 @pytest.mark.slow
 def test_escalation_succeeds_when_nothing_is_overdue(emulator):
-    done = run("example_procore_overdue_escalation")
+    done = run("example_procore_overdue_deputies")
 
     assert done.state == "success"
     assert states(done)["add_deputies"] == ["skipped"]
     assert result(done, "report") == {"escalated": [], "escalated_before": [], "without_deputy": []}
+
+
+# --- the ladder ---
+
+
+@pytest.mark.usefixtures("_mode")
+@EITHER_MODE
+def test_ladder_adds_a_deputy_who_decides(emulator, capfd):
+    instance_id = start(emulator, "5002")
+    answer(emulator, instance_id, "integration@example.com", "Approve")
+    emulator.control("POST", "clock", advance=3.5 * DAY)
+
+    with deputy_of_dana(emulator, instance_id):
+        done = run("example_procore_overdue_escalation", item_id="5002")
+
+    assert result(done, "report") == {"item_status": "Approved", "escalation_level": 2, "escalation_problem": None}
+    assert effects(emulator, "add_assignees") == [("5002", ["90002"])]
+    assert re.findall(r"Level \d: Director Approval of 5002", capfd.readouterr().out) == [
+        "Level 1: Director Approval of 5002",
+        "Level 2: Director Approval of 5002",
+    ]
+
+
+@pytest.mark.slow
+def test_ladder_fails_the_wait_at_its_last_level(emulator):
+    instance_id = start(emulator, "5002")
+    answer(emulator, instance_id, "integration@example.com", "Approve")
+    emulator.control("POST", "clock", advance=11 * DAY)
+
+    done = run("example_procore_overdue_escalation", item_id="5002")
+
+    assert states(done)["wait_for_the_outcome"] == ["failed"]
+    assert effects(emulator, "add_assignees") == [("5002", ["90002"])]
+
+
+@contextmanager
+def deputy_of_dana(emulator, instance_id: str) -> Iterator[None]:
+    """Let Pat approve as soon as Pat is an assignee of the step."""
+    leave = threading.Event()
+
+    def work() -> None:
+        while not leave.wait(0.2):
+            (row,) = [row for row in emulator.control("GET", "state")["procore"] if row["id"] == instance_id]
+            if "pat@example.com" in row["waits_for"]:
+                answer(emulator, instance_id, "pat@example.com", "Approve")
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        leave.set()
+        thread.join()
 
 
 # --- heal blocked ---

@@ -58,6 +58,7 @@ TEXTS = [field.name for field in fields(OpenWait) if field.type == "str | None"]
         {"due": "2026-01-02"},
         {"assignees": ("dana@example.com",)},
         {"is_overdue": True},
+        {"escalation_level": 2},
         {"last_error": "503"},
         {"instance_id": "8"},
         {"try_number": 2},
