@@ -219,7 +219,7 @@ def _holidays(country: str | None) -> Any:
     try:
         import holidays
     except ImportError:
-        raise missing_extra("holidays") from None
+        raise missing_extra("holidays", "A calendar with holidays") from None
     code, _, subdivision = country.strip().partition("-")
     code = code.upper()
     known = holidays.list_supported_countries(include_aliases=True)

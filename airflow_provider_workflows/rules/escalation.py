@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules.business_hours import BusinessHours, missing_extra
-from airflow_provider_workflows.rules.datetimes import parse_time
+from airflow_provider_workflows.rules.datetimes import unix_time
 from airflow_provider_workflows.rules.overdue import OverdueStep, PendingStep, due_at
 from airflow_provider_workflows.rules.parameters import as_list, as_text, check_choice, check_required
 from airflow_provider_workflows.rules.procore import ADDED_ASSIGNEE_REASONS
@@ -332,16 +332,6 @@ class Escalation:
         }
         return {**vars(self), "reached": reached, "problems": dict(self.problems)}
 
-    def add(self, other: Escalation) -> None:
-        """Add what another process has stored of the same wait."""
-        for occurrence, levels in other.reached.items():
-            mine = self.reached.setdefault(occurrence, {})
-            for level, done in levels.items():
-                mine[level] = max(done, mine.get(level, (0, 0.0)))
-        self.problems = {**other.problems, **self.problems}
-        self.not_before = max(self.not_before, other.not_before)
-        self.attempts = max(self.attempts, other.attempts)
-
     def record(self, overdue_step: OverdueStep, now: float, problem: str | None = None) -> None:
         """Record that a level was carried out."""
         levels = self.reached.setdefault(overdue_step.step_occurrence_id, {})
@@ -403,8 +393,8 @@ def next_level(
 def _first_time(pending_step: PendingStep, after: Any) -> float | None:
     if after is None:
         return due_at(pending_step)
-    started = parse_time(pending_step.since)
-    return None if started is None else _time_after(started.timestamp(), after)
+    started = unix_time(pending_step.since)
+    return None if started is None else _time_after(started, after)
 
 
 def _time_after(start: float, duration: Any) -> float:

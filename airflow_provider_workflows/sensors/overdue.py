@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
-from airflow_provider_workflows.exceptions import TRANSIENT_ERRORS, ConfigurationError
+from airflow_provider_workflows.exceptions import TRANSIENT_ERRORS, ConfigurationError, DryRun
 from airflow_provider_workflows.operators.waiting import TTL_AFTER_DEADLINE
 from airflow_provider_workflows.rules.escalation import Escalation, Level, Notifier, ladder_of
 from airflow_provider_workflows.rules.overdue import OverdueStep
@@ -126,12 +126,15 @@ class NotifyingSensor(WorkflowsSensor):
         raise NotImplementedError
 
     def _restore_escalation(self, context: Context, event: Mapping[str, Any] | None = None) -> None:
-        """Take over what the event and the store say was done, in processes before this one."""
+        """Take over what was done in processes before this one."""
         if not self._levels:
             return
-        self._escalation.add(Escalation.from_dict((event or {}).get("escalation")))
-        if (store := task_state_store(context)) is not None:
-            self._escalation.add(Escalation.from_dict(store.get(ESCALATION)))
+        store = task_state_store(context)
+        stored = None if store is None else store.get(ESCALATION)
+        if stored is None:  # before Airflow 3.3
+            stored = (event or {}).get("escalation")
+        if stored is not None:
+            self._escalation = Escalation.from_dict(stored)
 
     def _still_pending(self, trigger: WaitTrigger) -> OverdueStep | None:
         """Return the level that the trigger has found due, if this worker could not poll and it only notifies."""
@@ -139,8 +142,10 @@ class NotifyingSensor(WorkflowsSensor):
         if found is None or trigger.item is not None or found.level > len(self._levels):
             return None
         level = self._levels[found.level - 1]
-        # A needless notification is better than a missing one; but only a current step gets assignees or ends the wait.
-        return None if level.adds or level.then is not None else found
+        if level.adds or level.then is not None:  # only a current step gets assignees, or ends the wait
+            self._pause(trigger)
+            return None
+        return found  # a needless notification is better than a missing one
 
     def _climb(self, context: Context, trigger: WaitTrigger, overdue_step: OverdueStep) -> None:
         """Carry out one level, and record that."""
@@ -149,15 +154,21 @@ class NotifyingSensor(WorkflowsSensor):
         of_ladder = f", level {overdue_step.level} of {len(self._levels)}" if len(self._levels) > 1 else ""
         self.log.info("Step %r is %s: calling on_overdue%s.", overdue_step.step, overdue_step.reason, of_ladder)
         if level.adds and overdue_step.repeat == 0 and not self._add(context, level, overdue_step, variable):
-            self._escalation.not_before = trigger.server_now() + PAUSE_SECONDS
-            self._store_escalation(context, trigger)
+            self._pause(trigger)
+            self._store_escalation(context)
             return
         self._notify(context, level, variable)
         if level.then is not None:
             # Not recorded: a retry after the death of this worker must end the wait, too.
             self._end(level.then, variable)
         self._escalation.record(overdue_step, trigger.server_now(), variable["problem"])
-        self._store_escalation(context, trigger)
+        trigger.plan_escalation(self._escalation)
+        self._store_escalation(context)
+        self.record_open_wait(context, trigger)
+
+    def _pause(self, trigger: WaitTrigger) -> None:
+        self._escalation.not_before = trigger.server_now() + PAUSE_SECONDS
+        trigger.plan_escalation(self._escalation)
 
     def _add(self, context: Context, level: Level, overdue_step: OverdueStep, variable: dict[str, Any]) -> bool:
         """Add assignees; return False if nothing was sent, and the level is to be tried again."""
@@ -166,6 +177,10 @@ class NotifyingSensor(WorkflowsSensor):
             with_step = cast("Context", {**context, "overdue_step": variable})
             ids = {name: variable[name] for name in ("instance_id", "item_id", "tool_type", "project_id")}
             added = self.add_assignees(with_step, level, overdue_step, ids)
+        except DryRun as not_sent:
+            self.log.info("%s", not_sent)
+            variable["problem"] = str(not_sent)
+            return True
         except TRANSIENT_ERRORS as error:
             self.log.warning("Adding assignees failed, will retry: %s", error)
             return False
@@ -208,12 +223,10 @@ class NotifyingSensor(WorkflowsSensor):
             raise AirflowSkipException(reason)
         raise AirflowFailException(f"WaitFailed: {reason}")
 
-    def _store_escalation(self, context: Context, trigger: WaitTrigger) -> None:
-        trigger.plan_escalation(self._escalation)
+    def _store_escalation(self, context: Context) -> None:
         if (store := task_state_store(context)) is not None:
             retention = timedelta(seconds=self.timeout) + TTL_AFTER_DEADLINE
             store.set(ESCALATION, self._escalation.to_dict(), retention=retention)
-        self.record_open_wait(context, trigger)
 
     def _template_variable(self, trigger: WaitTrigger, overdue_step: OverdueStep) -> dict[str, Any]:
         ids = trigger.item or {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.links.procore import ProcoreItemLink
@@ -211,8 +211,13 @@ class ProcoreInstanceSensor(ItemParameters, NotifyingSensor, ProcoreSensor):
         )
         check_rendered(adding)
         with documented_form():
-            result = adding.act(with_own_keys(context, f"level_{overdue_step.level}_{step_occurrence_id}_"))
+            result = adding.act(self._context_of_level(context, f"level_{overdue_step.level}_{step_occurrence_id}_"))
         return None if result is None else list(result["added"])
+
+    def _context_of_level(self, context: Context, prefix: str) -> Context:
+        if self.hook.dry_run:  # it stores nothing that would bind a later run
+            return cast("Context", {**context, "task_state_store": None})
+        return with_own_keys(context, prefix)
 
     def _shown_occurrence_id(self, overdue_step: OverdueStep, ids: Mapping[str, Any]) -> str | None:
         """Return the id of the step occurrence, which a history may lack; None if the instance has moved on."""

@@ -107,17 +107,6 @@ def test_stored_levels_are_not_due_again():
     assert climb(ladder, 100, escalation=stored) == [(12, 2)]
 
 
-def test_what_two_processes_did_counts_together():
-    one, other = Escalation(), Escalation()
-    ladder = [Level(after=1, notify=notify), Level(after=5, notify=notify)]
-    climb(ladder, 6, escalation=one)
-    climb(ladder, 2, escalation=other)
-
-    other.add(one)
-
-    assert climb(ladder, 100, escalation=other) == []
-
-
 @pytest.mark.parametrize(
     ("step", "hours"),
     [

@@ -497,6 +497,23 @@ def test_task_runs_after_the_task_whose_result_a_level_uses():
     assert wait.upstream_task_ids == {"deputy"}
 
 
+def test_dry_run_adds_no_one_and_says_what_it_would_send(emulator, store, set_connection, build):
+    connection = emulator.connection("procore")
+    connection["extra"]["dry_run"] = True
+    set_connection("procore_default", connection)
+    sensor = build(on_overdue=Level(after=24, add_assignees=RITA))
+    hours_pass(emulator, 25)
+    sensor.poke({"task_state_store": store})
+    approve(emulator)
+
+    result = sensor.poke({"task_state_store": store}).xcom_value
+
+    assert sent(emulator) == []
+    for word in ("additional_assignees", RITA):
+        assert word in result["escalation_problem"]
+    assert not [key for key in store if key.startswith("level_")]
+
+
 # --- the end of a wait ---
 
 
@@ -523,6 +540,8 @@ def test_wait_is_not_ended_by_a_worker_that_cannot_poll(emulator, store, build, 
         outage.setattr(ProcoreHook, "get_instance_history", away)
         again = resumed(build(on_overdue=Level(after=24, then="fail")), context, event)
 
+    assert again.escalation.not_before > time.time()  # until then no worker is started for nothing
+    again.overdue_watch["escalation"]["not_before"] = 0.0
     assert first_event(again)["status"] == "overdue"
 
 
