@@ -34,7 +34,7 @@ def not_sent(
     form: Mapping[str, str] | None,
     files: Any,
     data: bytes | None,
-    headers: Mapping[str, str] | None,
+    headers: Mapping[str, str | None] | None,
 ) -> DryRun:
     """
     Return the exception that describes a call which a dry run does not send.
@@ -57,7 +57,7 @@ def not_sent(
         path=redact(path),
         body=_redacted(body, redact),
         query=_redacted({name: _text(value) for name, value in query.items()}, redact),
-        headers=_redacted(dict(headers or {}), redact),
+        headers=_redacted({name: value for name, value in (headers or {}).items() if value is not None}, redact),
     )
 
 
