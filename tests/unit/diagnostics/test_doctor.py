@@ -219,7 +219,7 @@ def test_legacy_that_may_not_be_listed_is_a_warning(emulator, examine):
 
 
 def test_running_legacy_instances_are_mentioned(emulator, examine):
-    assert "legacy-readiness procore_default" in examine()["legacy"].detail
+    assert "airflow-workflows legacy-readiness" in examine()["legacy"].detail
 
     for instance_id in ("568150", "568151"):
         emulator.control("POST", f"procore/legacy/instances/{instance_id}/terminate")
