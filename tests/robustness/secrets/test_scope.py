@@ -43,7 +43,7 @@ WITHOUT_CALLS = {
     "item_url",
     "level_for",
 }
-WITHOUT_CALLS |= {"prepare", "project_for", "test_connection", "token_source", "without_retries"}
+WITHOUT_CALLS |= {"prepare", "project_for", "start_dry_run", "test_connection", "token_source", "without_retries"}
 NASTY = (
     "..",
     ".",

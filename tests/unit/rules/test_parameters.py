@@ -25,6 +25,7 @@ OTHERS = {
     "assignments",
     "attachments",
     "changed_since",
+    "dry_run",
     "errors_path",
     "expected_fields",
     "fields",
