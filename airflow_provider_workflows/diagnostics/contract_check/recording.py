@@ -214,6 +214,7 @@ class Reader:
                 headers=headers,
                 json=json,
                 may_redirect=True,
+                only_reads=True,  # the recorder rejects the others
             )
         except NotSent as error:
             self.stopped = str(error)

@@ -48,6 +48,17 @@ def test_it_reads_only_and_few_times(tenant, run, conn_type):
     assert not [one for one in requests if "new-integrations" in one["path"]]
 
 
+def test_dry_run_of_a_connection_checks_as_much(tenant, run, monkeypatch):
+    code, found = run("--json")
+    monkeypatch.setenv("AIRFLOW_CONN_PROCORE_TENANT", tenant.connection("procore", dry_run=True))
+
+    dry_code, dry_found = run("--json")
+
+    assert dry_code == code == 0
+    results = [{one["flag"]: one["result"] for one in json.loads(text)["findings"]} for text in (found, dry_found)]
+    assert results[0] == results[1]
+
+
 def test_text_and_json_say_the_same(run):
     code, text = run()
     json_code, found = run("--json")
