@@ -7,7 +7,7 @@ from typing import Any
 PRODUCTS = {"Procore": "procore", "Procore Legacy": "procore_legacy", "Workflowsoft": "workflowsoft"}
 # Further trigger modules of an API whose triggers are in several.
 FURTHER_MODULES = {
-    ("triggers", "procore"): ("procore_events",),
+    ("triggers", "procore"): ("procore_approval", "procore_events"),
     ("triggers", "workflowsoft"): ("workflowsoft_events",),
 }
 

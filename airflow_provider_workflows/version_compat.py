@@ -23,6 +23,7 @@ __all__ = [
     "ASSETS_HAVE_ACCESS_CONTROL",
     "CAN_WATCH_ASSETS",
     "HAS_TASK_STATE_STORE",
+    "RESPONSES_RESUME_DEFERRED",
     "SKIPS_IN_MAPPED_GROUPS",
     "TRIGGERS_STORE_XCOMS",
     "WATCHERS_HAVE_QUEUES",
@@ -40,6 +41,7 @@ __all__ = [
     "lasting_state_store",
     "mask_secret",
     "push_values",
+    "require_responses_in_airflow",
     "task_state_store",
     "watcher_queue",
     "with_own_keys",
@@ -59,6 +61,9 @@ SKIPS_IN_MAPPED_GROUPS = version.parse(airflow_version).release < (3, 2)
 # Whether a trigger can store an XCom. In older versions the responses that a triggerer receives get out of order when a
 # trigger is cancelled during the call.
 TRIGGERS_STORE_XCOMS = version.parse(airflow_version).release >= (3, 3)
+
+# Whether a response in Airflow's Required Actions resumes a deferred task; older versions only record it.
+RESPONSES_RESUME_DEFERRED = version.parse(airflow_version).release >= (3, 3)
 
 # Whether an external event can update an asset.
 CAN_WATCH_ASSETS = version.parse(airflow_version).release >= (3, 0, 1)
@@ -201,6 +206,21 @@ class StoreSinceClear:
         if current != self._stored:
             self._store.set(CLEARS_KEY, current, retention=CLEARS_TTL)
             self._stored = current
+
+
+def require_responses_in_airflow(operator: str) -> None:
+    """
+    Require an Airflow version in which a response in Required Actions resumes a deferred task.
+
+    :param operator: Name of the operator, for the message.
+    :raises ConfigurationError: the version is older.
+    """
+    if not RESPONSES_RESUME_DEFERRED:
+        raise ConfigurationError(
+            f"{operator} needs Airflow 3.3 or newer; this is {airflow_version}, in which a response in Required "
+            "Actions does not resume a deferred task. Use Airflow's ApprovalOperator (3.1 or newer) followed by "
+            "ProcoreRespondOperator."
+        )
 
 
 def watcher_queue(queue: str | None) -> dict[str, str]:

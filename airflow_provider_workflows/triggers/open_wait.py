@@ -13,8 +13,12 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.triggers.base import WaitTrigger
 
 MAX_CONSECUTIVE_FAILURES = 3  # after which only a change of the description is tried again
-# All waits of a triggerer share one connection to its supervisor, so they store their descriptions one after another.
 _locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+
+
+def supervisor_lock() -> asyncio.Lock:
+    """Return the lock for calls to the triggerer's supervisor: all waits share one connection, so they take turns."""
+    return _locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
 
 class OpenWaitXCom:
@@ -51,7 +55,7 @@ class OpenWaitXCom:
 
     async def _store(self) -> None:
         trigger = self._trigger
-        async with _locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+        async with supervisor_lock():
             while not self._is_closed and (wait := trigger.open_wait()).fingerprint != trigger.recorded:
                 try:
                     await version_compat.astore_xcom(trigger.task_instance, OPEN_WAIT, wait.to_dict())

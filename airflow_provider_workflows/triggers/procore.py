@@ -78,7 +78,7 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
     :param terminate_on_kill: Terminate the instance when a user kills the task (Airflow 3.3+).
     """
 
-    own = (
+    own: ClassVar[tuple[str, ...]] = (
         "project_id",
         "instance_id",
         "tool_type",

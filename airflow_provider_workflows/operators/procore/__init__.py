@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_workflows.operators.lazy import load
 
 if TYPE_CHECKING:
+    from airflow_provider_workflows.operators.procore.approval import ProcoreApprovalOperator
     from airflow_provider_workflows.operators.procore.branch import ProcoreBranchOnOutcomeOperator, outcome_names
     from airflow_provider_workflows.operators.procore.bulk_replace import ProcoreBulkReplaceAssigneesOperator
     from airflow_provider_workflows.operators.procore.bulk_start import ProcoreBulkStartInstancesOperator
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ProcoreAddAssigneesOperator",
+    "ProcoreApprovalOperator",
     "ProcoreBranchOnOutcomeOperator",
     "ProcoreBulkReplaceAssigneesOperator",
     "ProcoreBulkStartInstancesOperator",
@@ -42,6 +44,7 @@ __all__ = [
 
 _FILES = {
     "ProcoreAddAssigneesOperator": "instances",
+    "ProcoreApprovalOperator": "approval",
     "ProcoreBranchOnOutcomeOperator": "branch",
     "ProcoreBulkReplaceAssigneesOperator": "bulk_replace",
     "ProcoreBulkStartInstancesOperator": "bulk_start",

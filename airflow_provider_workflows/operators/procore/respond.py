@@ -175,14 +175,8 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
 
     def act(self, context: Context) -> dict[str, Any] | None:
         self._check_parameters()
-        pin = self.pinned(context, "respond", self._given_pin(), "step_occurrence_id")
-        # If only the step occurrence is given, the item may have another instance at the next try.
-        self._store = task_state_store(context)
-        by_item = Pin(self._store, "instance", None)
-        self._stored = Pin(self._store, "chosen_option", None)
-        bound = {**(by_item.value or {}), **{name: value for name, value in (pin.value or {}).items() if value}}
-        instance_id = str(bound.get("instance_id") or self.find_instance_id())
-        occurrence_id = bound.get("step_occurrence_id")
+        pin, by_item = self.read_pins(context)
+        instance_id, occurrence_id = self.target(pin, by_item)
         outcome = None if occurrence_id is None else self._earlier_choice(occurrence_id).get("outcome")
         if outcome == ACCEPTED:
             return self._accepted_before(instance_id, str(occurrence_id))
@@ -203,10 +197,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
                 chosen = rules.choose_option(rules.response_options(view.step or {}), **self._requested())
                 files = attached_files("files", self.files, largest=MAX_FILE_BYTES)
         # Only now it is certain that this step occurrence waits for the user's response.
-        if pin.value is None:
-            pin.persist({"instance_id": instance_id, "step_occurrence_id": view.occurrence_id})
-        elif not pin.value.get("instance_id") and by_item.value is None:
-            by_item.persist({"instance_id": instance_id})
+        self.bind(pin, by_item, instance_id, view)
         if view.recorded is not None:
             return self.already_recorded(view, instance_id, is_outcome_unknown=is_sent)
         at = {"step": (view.step or {}).get("name"), "item_id": str_id(view.instance.get("item_id"))}
@@ -216,6 +207,27 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         with self._outcome_unknown(outcome == UNKNOWN, view):
             request = self._request(instance_id, chosen, files)
         return self._respond(request, instance_id, chosen, is_outcome_unknown=outcome == UNKNOWN)
+
+    def read_pins(self, context: Context) -> tuple[Pin, Pin]:
+        """Read what earlier tries have stored; return the pins of the step occurrence and of the item's instance."""
+        pin = self.pinned(context, "respond", self._given_pin(), "step_occurrence_id")
+        self._store = task_state_store(context)
+        self._stored = Pin(self._store, "chosen_option", None)
+        # If only the step occurrence is given, the item may have another instance at the next try.
+        return pin, Pin(self._store, "instance", None)
+
+    def target(self, pin: Pin, by_item: Pin) -> tuple[str, str | None]:
+        """Return the ids of the instance and of the step occurrence to respond to; None if none was given or stored."""
+        bound = {**(by_item.value or {}), **{name: value for name, value in (pin.value or {}).items() if value}}
+        return str(bound.get("instance_id") or self.find_instance_id()), bound.get("step_occurrence_id")
+
+    @staticmethod
+    def bind(pin: Pin, by_item: Pin, instance_id: str, view: View) -> None:
+        """Bind all further tries to the step occurrence of a view; call it once that is certainly the right one."""
+        if pin.value is None:
+            pin.persist({"instance_id": instance_id, "step_occurrence_id": view.occurrence_id})
+        elif not pin.value.get("instance_id") and by_item.value is None:
+            by_item.persist({"instance_id": instance_id})
 
     @contextlib.contextmanager
     def _outcome_unknown(self, is_outcome_unknown: bool, view: View) -> Iterator[None]:
