@@ -280,7 +280,9 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
             self.log.info("%s", describe(too_late))
             instance_id, occurrence_id = self.target(*self.read_pins(context))
             view = self.first_view(instance_id, occurrence_id)
-            if view.waits or (view.recorded is not None and self._compare(view)[0] is not False):
+            is_sent = self._earlier_choice(view.occurrence_id).get("outcome") in (UNKNOWN, ACCEPTED, SERVER_FAILED)
+            may_be_own = is_sent and view.recorded is not None and self._compare(view)[0] is not False
+            if view.waits or may_be_own:
                 raise
             return self._ended_in_procore(view, instance_id)
 
