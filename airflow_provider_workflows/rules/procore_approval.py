@@ -151,7 +151,7 @@ def body_of(
     }
     rows = {**{label: value for label, value in known.items() if is_given(value)}, **fields}
     lines = [f"- **{escaped(label)}:** {escaped(value)}" for label, value in rows.items()]
-    if item_url:
+    if item_url and item_url.startswith(("https://", "http://")):
         lines += ["", f"[Open the item in Procore](<{quote(item_url, safe=URL_CHARACTERS)}>)"]
     return "\n".join([*lines, "", "The first response counts, here or in Procore."])
 

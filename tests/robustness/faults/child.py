@@ -8,9 +8,11 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from multiprocessing.connection import Connection
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, TaskDeferred
 
@@ -23,6 +25,8 @@ try:
     from airflow.sdk.exceptions import AirflowRescheduleException
 except ImportError:  # before Airflow 3.1
     from airflow.exceptions import AirflowRescheduleException
+
+REQUEST = "airflow's request"  # where the store has it
 
 # Loaded when they are first needed; here already, so that a try begins at once.
 importlib.import_module("airflow.sdk.execution_time.supervisor")
@@ -65,6 +69,7 @@ def run(line: Connection, order: Order) -> None:
     bulk_start.time = base.time
     polls.MIN_FIRST_DELAY_SECONDS = 0.0
     ti = SimpleNamespace(
+        id=uuid4(),
         dag_id="faults",
         run_id="run-1",
         task_id="act",
@@ -74,7 +79,9 @@ def run(line: Connection, order: Order) -> None:
         xcom_push=lambda **value: None,
         get_first_reschedule_date=lambda context: None,
     )
-    context = {"ti": ti, "task_state_store": Store(line), "task_reschedule_count": order.reschedules}
+    store = Store(line)
+    RequiredActions(store).install()
+    context = {"ti": ti, "task_state_store": store, "task_reschedule_count": order.reschedules}
     line.send(("end", *_ended(order, context)))
     line.recv()
     os._exit(0)
@@ -128,3 +135,33 @@ class Store:
             raise ValueError("Cannot set value as None")
         self._line.send(("set", key, json.dumps(value, allow_nan=False)))
         self._line.recv()
+
+
+class RequiredActions:
+    """Airflow's request for a person and its response, which follow the task from try to try."""
+
+    def __init__(self, store: Store):
+        self._store = store
+
+    def install(self) -> None:
+        try:
+            hitl = importlib.import_module("airflow.sdk.execution_time.hitl")
+        except ImportError:  # before Airflow 3.1
+            return
+        vars(hitl).update(upsert_hitl_detail=self.create, get_hitl_detail_content_detail=self.read)
+
+    def create(self, ti_id: Any, options: Any, **more: Any) -> None:
+        request = self._store.get(REQUEST) or {"options": options}
+        self._store.set(REQUEST, {**request, "response": None})  # what somebody has responded is gone
+
+    def read(self, ti_id: Any) -> Any:
+        response = self._store.get(REQUEST)["response"]
+        if response is None:
+            return SimpleNamespace(response_received=False)
+        return SimpleNamespace(
+            response_received=True,
+            chosen_options=response["chosen_options"],
+            params_input=response["params_input"],
+            responded_at=datetime.fromisoformat(response["responded_at"]),
+            responded_by_user=SimpleNamespace(**response["responded_by_user"]),
+        )

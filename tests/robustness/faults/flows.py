@@ -15,6 +15,7 @@ from airflow_provider_workflows.decorators.workflowsoft import workflowsoft_inte
 from airflow_provider_workflows.emulator import Emulator
 from airflow_provider_workflows.operators.procore import (
     ProcoreAddAssigneesOperator,
+    ProcoreApprovalOperator,
     ProcoreBulkReplaceAssigneesOperator,
     ProcoreBulkStartInstancesOperator,
     ProcorePresetAssigneesOperator,
@@ -82,6 +83,8 @@ class Task:
     :param reported: What the results of a disturbed and an undisturbed run must have in common.
     :param claims: Yields what a result says that contradicts what is recorded.
     :param people: What people do while the task is deferred.
+    :param click: What a person chooses in Airflow while the task is deferred, as Airflow's event.
+    :param is_click_late: Whether Airflow only records it, because the task was not deferred yet.
     """
 
     name: str
@@ -94,6 +97,8 @@ class Task:
     reported: Callable[[Any], Any] = _same_but_for_words
     claims: Callable[[Any, truth.Seen], Iterable[str]] = lambda result, seen: ()
     people: Callable[[Emulator], Any] = lambda emulator: None
+    click: Mapping[str, Any] | None = None
+    is_click_late: bool = False
 
 
 @dataclass(frozen=True)
@@ -163,6 +168,19 @@ def respond_by_function(given: Given) -> Any:
 
     with DAG("faults", schedule=None):
         return decide(instance="700001").operator
+
+
+def decide_in_airflow(given: Given) -> Any:
+    wait = {"poll_interval": 0.01, "wait_timeout": 3600}
+    return ProcoreApprovalOperator(task_id="decide", tool_type=TOOL, item_id="5001", **wait, **ONE_LOOK)
+
+
+CLICK = {
+    "chosen_options": ["Approve"],
+    "params_input": {"note": "Within budget."},
+    "responded_at": "2026-11-30T08:00:00+00:00",
+    "responded_by_user": {"id": "7", "name": "Kim"},
+}
 
 
 def perform(given: Given) -> Any:
@@ -448,6 +466,7 @@ def _one(task: Task, name: str | None = None, **more: Any) -> Flow:
 
 
 RESPOND = Task("respond", respond, in_doubt=_responding, settles=True, claims=truth.responded)
+DECIDE = replace(RESPOND, name="decide", build=decide_in_airflow, click=CLICK)
 PERFORM = Task("perform", perform, in_doubt=_sent, look_for=r"history of instance 56815\d", claims=truth.performed)
 START = Task("start", start, in_doubt=_starting, look_for="item 6001", claims=truth.started)
 BULK_START = Task("bulk_start", bulk_start, settles=True, claims=truth.all_started)
@@ -503,6 +522,9 @@ FLOWS = (
     # The decision of a function.
     _one(replace(RESPOND, build=respond_by_function, reported=_same_but_for("comment")), "respond, function"),
     _one(replace(RESPOND, build=respond_with_file), "respond, with a file"),
+    # A person decides in Airflow: while the task is deferred, or just before.
+    _one(DECIDE, "decide in Airflow"),
+    _one(replace(DECIDE, is_click_late=True), "decide in Airflow, late"),
     # Waits without a worker: a try begins what is waited for, a trigger waits, and the resumed try goes on.
     _one(
         replace(PERFORM, build=perform_and_wait, people=others_perform, reported=_same_but_for_times),

@@ -362,6 +362,11 @@ class Run:
         if not self._waited:
             self._waited = True
             self._current.people(self._harness.emulator)
+            if (click := self._current.click) is not None:
+                request = json.loads(self._store[child.REQUEST])
+                self._store[child.REQUEST] = json.dumps({**request, "response": click})
+                if not self._current.is_click_late:
+                    return method, {**click, "timedout": False}
         while True:
             one = self._try(dataclasses.replace(order, trigger=tuple(trigger), resume=None))
             if one.ended[0] == "event":

@@ -58,7 +58,10 @@ def whose(result) -> tuple:
 
 
 @needs_airflow
-def test_request_has_the_options_the_item_and_a_link(emulator, task_of):
+def test_request_has_the_options_the_item_and_a_link(emulator, task_of, set_connection):
+    connection = emulator.connection("procore")
+    connection["extra"]["item_url"] = "https://app.example.com/{project_id}/{item_id}"
+    set_connection("procore_default", connection)
     task = task_of(fields={"Amount": "1,200 EUR"}, assigned_users={"id": 7, "name": "Kim"})
 
     task.run()
@@ -68,7 +71,7 @@ def test_request_has_the_options_the_item_and_a_link(emulator, task_of):
     assert "Budget Check" in request["subject"]
     assert "5001" in request["subject"]
     assert r"1\,200 EUR" in request["body"]
-    assert "](<http" in request["body"]
+    assert "(<https://app.example.com/1001/5001>)" in request["body"]
     assert request["assigned_users"] == [{"id": "7", "name": "Kim"}]
     assert request["params"]["note"]["schema"]["type"] == ["string", "null"]
     assert (task.is_listed, task.created, sent(emulator)) == (True, ["running"], 0)
