@@ -74,16 +74,20 @@ class ProcoreApprovalWaitTrigger(ProcoreInstanceWaitTrigger):
         """Do nothing: Airflow calls it after each response in Required Actions, too."""
 
     async def _wait(self) -> dict[str, Any]:
-        reading = asyncio.create_task(self._read_response())
-        waiting = asyncio.create_task(super()._wait())
+        from airflow_provider_workflows.polling.poll import MIN_FIRST_DELAY_SECONDS
+
+        tasks = [asyncio.create_task(self._read_response())]
         try:
-            await asyncio.wait((reading, waiting), return_when=asyncio.FIRST_COMPLETED)
-            response = reading.result() if reading.done() else None
-            return await waiting if response is None else response
+            # First alone, because dag.test() mixes up the responses to two requests at once.
+            await asyncio.wait(tasks, timeout=MIN_FIRST_DELAY_SECONDS)
+            tasks.append(asyncio.create_task(super()._wait()))
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            response = tasks[0].result() if tasks[0].done() else None
+            return await tasks[1] if response is None else response
         finally:
-            for task in (reading, waiting):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(reading, waiting, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _read_response(self) -> dict[str, Any] | None:
         """Return the event of a response that Airflow has recorded, or None; read until Airflow says which."""

@@ -52,6 +52,8 @@ async def read_response(ti_id: str) -> dict[str, Any] | None:
 
     async with supervisor_lock():
         found = await asyncio.to_thread(hitl.get_hitl_detail_content_detail, ti_id=UUID(ti_id))
+    if found is None:  # dag.test(), in which nobody can respond
+        return None
     if not found.response_received or not (chosen := list(found.chosen_options or ())):
         return None
     user, at = found.responded_by_user, found.responded_at

@@ -424,9 +424,9 @@ def test_retry_decides_about_the_occurrence_of_the_first_try(emulator, task):
 
 
 @needs_airflow
-def test_deadline_is_an_error_that_is_not_retried(emulator, task_of):
-    task = task_of(wait_timeout=0.05)
+def test_deadline_is_an_error_that_is_not_retried(emulator, task):
     task.run()
+    task.trigger[1]["deadline"] = "2026-01-01T00:00:00+00:00"
     task.run_trigger()
 
     with pytest.raises(AirflowFailException, match="no response within"):
