@@ -76,14 +76,16 @@ class ProcoreApprovalWaitTrigger(ProcoreInstanceWaitTrigger):
     async def _wait(self) -> dict[str, Any]:
         from airflow_provider_workflows.polling.poll import MIN_FIRST_DELAY_SECONDS
 
-        tasks = [asyncio.create_task(self._read_response())]
+        reading = asyncio.create_task(self._read_response())
+        tasks: list[asyncio.Task[Any]] = [reading]
         try:
             # First alone, because dag.test() mixes up the responses to two requests at once.
             await asyncio.wait(tasks, timeout=MIN_FIRST_DELAY_SECONDS)
-            tasks.append(asyncio.create_task(super()._wait()))
+            waiting = asyncio.create_task(super()._wait())
+            tasks.append(waiting)
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            response = tasks[0].result() if tasks[0].done() else None
-            return await tasks[1] if response is None else response
+            response = reading.result() if reading.done() else None
+            return await waiting if response is None else response
         finally:
             for task in tasks:
                 task.cancel()

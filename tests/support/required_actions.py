@@ -13,8 +13,8 @@ from uuid import UUID, uuid4
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
-from airflow.sdk.execution_time import hitl
 
+HITL = "airflow.sdk.execution_time.hitl"  # not before Airflow 3.1
 KIM = {"id": "7", "name": "Kim"}
 
 
@@ -40,8 +40,8 @@ class ApprovalTask:
         self.wiped = 0  # responses that a request deleted
         self.reads = 0
         self.resumed_with: dict[str, Any] | None = None
-        monkeypatch.setattr(hitl, "upsert_hitl_detail", self._upsert)
-        monkeypatch.setattr(hitl, "get_hitl_detail_content_detail", self._read)
+        monkeypatch.setattr(f"{HITL}.upsert_hitl_detail", self._upsert)
+        monkeypatch.setattr(f"{HITL}.get_hitl_detail_content_detail", self._read)
 
     # --- what a person does ---
 

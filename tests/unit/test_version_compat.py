@@ -11,6 +11,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from airflow_provider_workflows import version_compat
+from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.operators.procore import ProcoreApprovalOperator
 from tests.support.examples import result, run_source
 from tests.support.versions import AIRFLOW
 
@@ -265,3 +267,16 @@ def test_xcom_of_a_trigger_is_sent_without_blocking_the_loop(monkeypatch):
     (message,) = sent
     assert (message.dag_id, message.run_id, message.task_id, message.map_index) == ("dag", "run", "wait", 3)
     assert (message.key, message.value) == ("open_wait", {"product": "procore"})
+
+
+# --- decisions in Airflow ---
+
+
+@pytest.mark.usefixtures("airflow_connections")
+def test_decision_in_airflow_is_refused_where_a_click_resumes_nothing(emulator, store, monkeypatch):
+    monkeypatch.setattr(version_compat, "RESPONSES_RESUME_DEFERRED", False)
+    operator = ProcoreApprovalOperator(task_id="decide", instance_id="700001")
+
+    with pytest.raises(ConfigurationError, match=r"Airflow 3\.3.*ApprovalOperator"):
+        operator.execute({"task_state_store": store})
+    assert (emulator.requests(), store) == ([], {})

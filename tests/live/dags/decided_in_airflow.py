@@ -10,7 +10,6 @@ from airflow.sdk import dag
 
 from airflow_provider_workflows.operators.procore import ProcoreApprovalOperator
 
-
 SECONDS = 8  # long enough for a click
 
 

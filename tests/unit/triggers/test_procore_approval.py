@@ -7,11 +7,12 @@ from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
-from airflow.sdk.execution_time import hitl
 
 from airflow_provider_workflows.triggers.procore_approval import ProcoreApprovalWaitTrigger
 from tests.support.versions import AIRFLOW
 from tests.unit.polling.conftest import INTERVAL, PROJECT, TOOL, cancel, v2_wait, wait_for
+
+hitl = pytest.importorskip("airflow.sdk.execution_time.hitl", reason="before Airflow 3.1 nobody can decide in Airflow")
 
 pytestmark = [
     pytest.mark.usefixtures("airflow_connections"),
