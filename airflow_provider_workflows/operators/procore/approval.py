@@ -153,8 +153,12 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Resume with a choice, in Airflow's event or in the trigger's, or with what the trigger saw in Procore."""
         choice = Choice.of(event)
-        if choice is not None:  # before anything else: nothing can read it in Airflow a second time
-            Pin(task_state_store(context), CHOICE, None).persist(choice.to_dict())
+        if choice is not None:  # before anything else: a worker cannot read it in Airflow a second time
+            stored = Pin(task_state_store(context), CHOICE, None)
+            if stored.value is None:
+                stored.persist(choice.to_dict())
+            # Of two clicks at the same moment Airflow can accept both; the first one that arrives here counts.
+            choice = Choice.from_dict(stored.value)
         return self.returned(context, lambda: self._resume(context, choice, event))
 
     def _resume(self, context: Context, choice: Choice | None, event: Mapping[str, Any] | None) -> Any:
@@ -217,7 +221,7 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
             "choices": choices,
             "content": hashlib.sha256(json.dumps(content).encode()).hexdigest(),
         }
-        self._check_shown(context, described)
+        self._check_shown(context, request.value, described)
         # Airflow moves the request to the next try, with its response, and would delete the response now.
         if request.value is None:
             create_request(
@@ -232,16 +236,20 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
             Pin(lasting_state_store(context), SHOWN_REQUEST, None).persist(described)
         self._defer(context, trigger)
 
-    def _check_shown(self, context: Context, described: Mapping[str, Any]) -> None:
+    def _check_shown(self, context: Context, request: Mapping[str, Any] | None, described: Mapping[str, Any]) -> None:
         """Require that Airflow does not show another request of this task, which nothing can replace."""
-        shown = Pin(lasting_state_store(context), SHOWN_REQUEST, None).value
-        if shown is None or shown["content"] == described["content"]:
+        if request is not None:  # a retry waits on with the text of the first try
+            shown, is_same = request, request["step_occurrence_id"] == described["step_occurrence_id"]
+        else:
+            shown = Pin(lasting_state_store(context), SHOWN_REQUEST, None).value or described
+            is_same = shown["content"] == described["content"]
+        if is_same:
             return
         raise ConfigurationError(
-            f"Airflow keeps the request of an earlier run of this task, which is about step occurrence "
-            f"{shown['step_occurrence_id']} with other content, and shows it instead of one about step occurrence "
-            f"{described['step_occurrence_id']} as it is now. People would decide about something else. Start a new "
-            "DAG run instead of clearing the task, or respond in Procore."
+            f"Airflow keeps the request of an earlier try or run of this task, about step occurrence "
+            f"{shown['step_occurrence_id']}, and shows it instead of one about step occurrence "
+            f"{described['step_occurrence_id']} with its options, fields and users of now. People would decide about "
+            "something else. Start a new DAG run instead of clearing the task, or respond in Procore."
         )
 
     def _trigger(self, context: Context, view: View, instance_id: str) -> ProcoreApprovalWaitTrigger:

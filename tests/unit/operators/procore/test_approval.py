@@ -237,6 +237,17 @@ def test_second_click_changes_nothing(emulator, task):
     assert responses(emulator) == [("90001", "Approve")]
 
 
+def test_second_click_that_airflow_accepts_at_the_same_moment_is_ignored(emulator, task):
+    task.run()
+    task.click("Approve")
+    first = task.resumed_with
+    assert whose(task.run()) == ("airflow", "Kim", "Approve")
+    task._schedule({**first, "chosen_options": ["Reject"], "responded_by_user": {"id": "8", "name": "Lou"}})
+
+    assert whose(task.run()) == ("airflow", "Kim", "Approve")
+    assert responses(emulator) == [("90001", "Approve")]
+
+
 # --- clicks that resume nothing, kills, retries and clears ---
 
 
@@ -385,6 +396,29 @@ def test_cleared_task_never_shows_another_request_than_its_own(emulator, task_of
     with pytest.raises(ConfigurationError, match="new DAG run"):
         task.run()
     assert (len(task.created), sent(emulator)) == (1, before)
+
+
+def test_retry_waits_on_with_the_text_of_the_first_try(emulator, task_of):
+    task = task_of(fields={"Amount": 1})
+    task.run()
+    task.retry()
+    task.build = lambda: approval(fields={"Amount": 2})
+
+    assert task.run() is None
+    assert (task.state, len(task.created)) == ("deferred", 1)
+
+
+def test_retry_with_another_occurrence_than_the_request_is_an_error(emulator, task_of):
+    task = task_of(step_occurrence_id=STEP)
+    task.run()
+    task.retry()
+    respond_as_user(emulator, "integration@example.com", "Approve")
+    return_to_step(emulator)
+    task.build = lambda: approval(step_occurrence_id=step_of(emulator)["step_occurrence_id"])
+
+    with pytest.raises(ConfigurationError, match=STEP):
+        task.run()
+    assert len(task.created) == 1
 
 
 def test_retry_decides_about_the_occurrence_of_the_first_try(emulator, task):
