@@ -1,4 +1,4 @@
-"""Decisions in a real Airflow: a click, a response in Procore, and a click before the task is deferred."""
+"""Decisions in a real Airflow: clicks, a response in Procore, a click that resumes nothing, and a dead triggerer."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
         ]
         instances = dict(zip(TASKS, started, strict=True))
         with LiveAirflow(dags, {"procore_default": emulator.connection("procore")}, SETTINGS) as airflow:
-            airflow.suspend("triggerer")
+            airflow.kill("triggerer")
             run_id = airflow.trigger(DAG, instances)
             person = Clicks(airflow, run_id)
             clicks: list[int] = []
@@ -83,7 +83,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
             for task_id in ("airflow", "procore"):
                 airflow.until_deferred(DAG, run_id, task_id)
             listed = person.required()
-            airflow.resume("triggerer")
+            airflow.start("triggerer")
             path = f"procore/instances/{instances['procore']}/respond"
             emulator.control("POST", path, login="integration@example.com", option="Reject")
             both = [

@@ -306,9 +306,11 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
         """Return the task's result for a response of the connection's user, whoever of the two has given it."""
         assert self._choice is not None
         result = super()._result(view, instance_id, response, **recorded)
-        source = self._source(view)
-        if source == PROCORE and view.recorded is not None:
-            return self._report(view, instance_id, {**response, "comment": view.recorded.get("comment")}, source)
+        source = AIRFLOW if view.recorded is None else self._source(view)
+        if source == PROCORE:
+            return self._report(
+                view, instance_id, {**response, "comment": (view.recorded or {}).get("comment")}, source
+            )
         return self._with_source(result, source, by=self._choice.by, by_id=self._choice.by_id, at=self._choice.at)
 
     def _source(self, view: View) -> str:
