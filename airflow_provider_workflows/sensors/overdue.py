@@ -59,8 +59,7 @@ class NotifyingSensor(WorkflowsSensor):
         self._found_by_trigger: OverdueStep | None = None
         if not self.can_add_assignees and any(level.adds for level in self._levels):
             raise ConfigurationError(
-                f"add_assignees: {type(self).__name__} cannot add assignees, because the API has no call for it. Use "
-                "notify."
+                f"add_assignees: {type(self).__name__} cannot add assignees, only ProcoreInstanceSensor. Use notify."
             )
         self._depend_on_results()
 

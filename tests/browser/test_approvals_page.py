@@ -159,7 +159,7 @@ def server(page: Page) -> Server:
 
 def test_a_wait_shows_what_on_whom_and_since_when(server):
     more = {"assignees": ["dana@example.com", "pat@example.com"], "more_assignees": 3, "last_error": "HTTP 503"}
-    server.rows = [wait(due="2030-01-06", overdue=True, instance_id="700001", **more)]
+    server.rows = [wait(due="2030-01-06", overdue=True, escalation_level=2, instance_id="700001", **more)]
     frame = server.open()
     row = frame.locator("tbody tr")
 
@@ -167,6 +167,7 @@ def test_a_wait_shows_what_on_whom_and_since_when(server):
         expect(row).to_contain_text(text)
     for text in ("dana@example.com", "pat@example.com", "and 3 more", "HTTP 503", "every 1 min", "DAG orders"):
         expect(row).to_contain_text(text)
+    expect(row).to_contain_text("escalation level 2")
     expect(row.locator("td").nth(4).locator("time")).to_have_attribute("title", re.compile("4 January 2030.*09:00"))
     tiles = frame.locator("#tiles")
     for text in ("Open1", "Overdue1", "Oldest3 d", "Median age2 h"):

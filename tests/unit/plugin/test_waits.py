@@ -48,6 +48,14 @@ def test_deferred_wait_is_shown_with_what_its_trigger_stored(tables):
     assert (shown["poll_interval"], shown["deadline"]) == (60.0, "2026-06-01T00:00:00+00:00")
 
 
+def test_reached_level_of_a_ladder_is_shown(tables):
+    tables.add_wait(replace(PAT, escalation_level=2))
+
+    (row,) = read(tables)
+
+    assert row.to_json()["escalation_level"] == 2
+
+
 def test_arguments_of_a_trigger_do_not_leave_the_server(tables):
     tables.add_wait(PAT)
 
