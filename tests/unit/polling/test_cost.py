@@ -375,6 +375,30 @@ def test_overdue_step_resumes_a_task_only_once(emulator, waiting):
     assert waiting(scenario) == ["overdue", None]
 
 
+def test_levels_of_a_ladder_resume_a_task_one_after_the_other(emulator, waiting):
+    levels = [Level(after=timedelta(seconds=number * INTERVAL), notify=print).to_dict() for number in (1.5, 5.5)]
+
+    async def scenario(waits):
+        escalation, reached = Escalation().to_dict(), []
+        for number in (1, 2):
+            overdue_watch = {"levels": levels, "escalation": escalation, "next": None}
+            waits.begin(v2_wait("700001", "5001", overdue_watch=overdue_watch))
+            for polls in range(1, 10):
+                assert await waits.poll() == {BULK: 1} or polls == 1
+                if waits.tasks[-1].done():
+                    break
+            event = waits.tasks[-1].result()
+            reached.append((event["level"], polls))
+            done = {event["step_occurrence_id"]: {str(level): [1, 0.0] for level in range(1, number + 1)}}
+            escalation = {**escalation, "reached": done}
+        return reached
+
+    (first, polls), (second, more_polls) = waiting(scenario)
+
+    assert (first, second) == (1, 2)
+    assert polls < more_polls
+
+
 def test_an_overdue_legacy_state_costs_each_wait_one_poll(emulator, waiting, store):
     from tests.unit.sensors.test_procore import deferred
     from tests.unit.sensors.test_procore_legacy import sensor

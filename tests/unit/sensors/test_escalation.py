@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
-from airflow.sdk import DAG, task
+from airflow.sdk import DAG
 
 from airflow_provider_workflows.exceptions import ConfigurationError, ServerError
 from airflow_provider_workflows.hooks.procore import ProcoreHook
@@ -17,6 +17,7 @@ from airflow_provider_workflows.sensors.overdue import PAUSE_SECONDS
 from airflow_provider_workflows.sensors.procore import Level, ProcoreInstanceSensor, business_days
 from airflow_provider_workflows.sensors.procore_legacy import ProcoreLegacyInstanceSensor
 from tests.conftest import Store
+from tests.support.examples import run_source
 from tests.support.killed import Killed
 from tests.unit.sensors.test_overdue import resumed
 from tests.unit.sensors.test_procore import INSTANCE, answer, approve, deferred, first_event
@@ -484,17 +485,36 @@ def test_history_without_ids_of_steps_still_adds_assignees(emulator, store, buil
     assert (added(emulator), len(sent(emulator))) == ([[RITA]], 1)
 
 
-def test_task_runs_after_the_task_whose_result_a_level_uses():
-    with DAG("orders", schedule=None):
+DAGS = """
+from airflow.sdk import dag, task
+from airflow_provider_workflows.sensors.procore import Level, ProcoreInstanceSensor
 
-        @task
-        def deputy() -> str:
-            return "rita@example.com"
+@dag(schedule=None)
+def asks_hr():
+    @task
+    def deputies() -> list[str]:
+        return ["rita@example.com", "90005"]
 
-        found = deputy()
-        wait = ProcoreInstanceSensor(task_id="wait", instance_id="1", on_overdue=Level(after=1, add_assignees=found))
+    ProcoreInstanceSensor(
+        task_id="wait",
+        instance_id="700001",
+        timeout=1,
+        soft_fail=True,
+        on_overdue=Level(after=24, add_assignees=deputies(), comment="{{ overdue_step.step }} of {{ dag.dag_id }}"),
+    )
 
-    assert wait.upstream_task_ids == {"deputy"}
+asks_hr()
+"""
+
+
+@pytest.mark.usefixtures("airflow_db")
+def test_level_waits_for_the_task_whose_result_it_uses(emulator, monkeypatch, tmp_path):
+    hours_pass(emulator, 25)
+
+    run_source("asks_hr", DAGS, monkeypatch, tmp_path)
+
+    (body,) = sent(emulator)
+    assert (body["assignee_ids"], body["comment"]) == ([RITA, LEE], "Budget Check of asks_hr")
 
 
 def test_dry_run_adds_no_one_and_says_what_it_would_send(emulator, store, set_connection, build):
