@@ -304,41 +304,49 @@ class Escalation:
     :param reached: By step occurrence and number of the level, how often the level was carried out, and the Unix time
         of the last time.
     :param problems: By step occurrence, why assignees could not be added.
-    :param not_before: Unix time before which nothing is tried again, after an error that may pass.
-    :param attempts: Number of consecutive failed attempts to carry out a level.
+    :param postponed: By step occurrence and number of the level, how often Procore rejected the level, and the Unix
+        time before which it is not tried again.
     """
 
     reached: dict[str, dict[str, tuple[int, float]]] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
-    not_before: float = 0.0
-    attempts: int = 0
+    postponed: dict[str, dict[str, tuple[int, float]]] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any] | None) -> Escalation:
         """Return what :meth:`to_dict` made."""
         stored = stored or {}
-        reached = {
-            occurrence: {level: (int(times), float(last)) for level, (times, last) in levels.items()}
-            for occurrence, levels in stored.get("reached", {}).items()
-        }
-        problems = dict(stored.get("problems", {}))
-        return cls(reached, problems, float(stored.get("not_before", 0.0)), int(stored.get("attempts", 0)))
+        reached, postponed = (
+            {
+                occurrence: {level: (int(number), float(at)) for level, (number, at) in levels.items()}
+                for occurrence, levels in stored.get(name, {}).items()
+            }
+            for name in ("reached", "postponed")
+        )
+        return cls(reached, dict(stored.get("problems", {})), postponed)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON primitives."""
-        reached = {
-            occurrence: {level: list(done) for level, done in levels.items()}
-            for occurrence, levels in self.reached.items()
-        }
-        return {**vars(self), "reached": reached, "problems": dict(self.problems)}
+        reached, postponed = (
+            {occurrence: {level: list(pair) for level, pair in levels.items()} for occurrence, levels in steps.items()}
+            for steps in (self.reached, self.postponed)
+        )
+        return {"reached": reached, "problems": dict(self.problems), "postponed": postponed}
 
     def record(self, overdue_step: OverdueStep, now: float, problem: str | None = None) -> None:
         """Record that a level was carried out."""
-        levels = self.reached.setdefault(overdue_step.step_occurrence_id, {})
-        levels[str(overdue_step.level)] = (overdue_step.repeat + 1, now)
-        self.attempts = 0
+        occurrence, level = overdue_step.step_occurrence_id, str(overdue_step.level)
+        self.reached.setdefault(occurrence, {})[level] = (overdue_step.repeat + 1, now)
+        self.postponed.get(occurrence, {}).pop(level, None)
         if problem is not None:
-            self.problems[overdue_step.step_occurrence_id] = problem[:MAX_PROBLEM_LENGTH]
+            self.problems[occurrence] = problem[:MAX_PROBLEM_LENGTH]
+
+    def postpone(self, overdue_step: OverdueStep, until: float, *, is_rejected: bool = False) -> int:
+        """Let a level be due later, while other levels are due in their own time; return how often it was rejected."""
+        levels = self.postponed.setdefault(overdue_step.step_occurrence_id, {})
+        rejections = levels.get(str(overdue_step.level), (0, 0.0))[0] + is_rejected
+        levels[str(overdue_step.level)] = (rejections, until)
+        return rejections
 
     def level(self, step_occurrence_id: str | None = None) -> int:
         """Return the highest level that was reached, at one step occurrence or at any; 0 for none."""
@@ -357,13 +365,14 @@ def next_level(
     """
     Return the level that is due next for a pending step, and when; None if no level is left, or its time is unknown.
 
-    A level that was due while nobody polled is due once, however many repetitions were missed.
+    A level that no poll saw when it was due is due once, however many repetitions were missed.
 
     :param levels: What :meth:`Level.to_dict` returned for each level.
     """
     if pending_step is None:
         return None
     done = escalation.reached.get(pending_step.step_occurrence_id, {})
+    postponed = escalation.postponed.get(pending_step.step_occurrence_id, {})
     candidates: list[tuple[float, int, int]] = []
     for number, level in enumerate(levels, 1):
         times, last = done.get(str(number), (0, 0.0))
@@ -374,7 +383,7 @@ def next_level(
         else:
             at = _time_after(last, level["repeat_every"])
         if at is not None:
-            candidates.append((at, number, times))
+            candidates.append((max(at, postponed.get(str(number), (0, 0.0))[1]), number, times))
     if not candidates:
         return None
     at, number, times = min(candidates)

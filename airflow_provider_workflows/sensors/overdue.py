@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ESCALATION = "escalation"  # key in the task state store
 PAUSE_SECONDS = 300.0  # before a level is tried again, because a worker is needed for each attempt
-MAX_ATTEMPTS = 3  # for errors that are not transient, such as a rejection, which a gateway can send, too
+MAX_REJECTIONS = 3  # of a level, because a gateway can send a rejection, too
 
 
 class NotifyingSensor(WorkflowsSensor):
@@ -142,7 +142,7 @@ class NotifyingSensor(WorkflowsSensor):
             return None
         level = self._levels[found.level - 1]
         if level.adds or level.then is not None:  # only a current step gets assignees, or ends the wait
-            self._pause(trigger)
+            self._postpone(trigger, found)
             return None
         return found  # a needless notification is better than a missing one
 
@@ -152,8 +152,7 @@ class NotifyingSensor(WorkflowsSensor):
         variable = self._template_variable(trigger, overdue_step)
         of_ladder = f", level {overdue_step.level} of {len(self._levels)}" if len(self._levels) > 1 else ""
         self.log.info("Step %r is %s: calling on_overdue%s.", overdue_step.step, overdue_step.reason, of_ladder)
-        if level.adds and overdue_step.repeat == 0 and not self._add(context, level, overdue_step, variable):
-            self._pause(trigger)
+        if level.adds and overdue_step.repeat == 0 and not self._add(context, trigger, overdue_step, variable):
             self._store_escalation(context)
             return
         self._notify(context, level, variable)
@@ -165,35 +164,38 @@ class NotifyingSensor(WorkflowsSensor):
         self._store_escalation(context)
         self.record_open_wait(context, trigger)
 
-    def _pause(self, trigger: WaitTrigger) -> None:
-        self._escalation.not_before = trigger.server_now() + PAUSE_SECONDS
+    def _postpone(self, trigger: WaitTrigger, overdue_step: OverdueStep, *, is_rejected: bool = False) -> int:
+        until = trigger.server_now() + PAUSE_SECONDS
+        rejections = self._escalation.postpone(overdue_step, until, is_rejected=is_rejected)
         trigger.plan_escalation(self._escalation)
+        return rejections
 
-    def _add(self, context: Context, level: Level, overdue_step: OverdueStep, variable: dict[str, Any]) -> bool:
-        """Add assignees; return False if nothing was sent, and the level is to be tried again."""
+    def _add(self, context: Context, trigger: WaitTrigger, overdue_step: OverdueStep, variable: dict[str, Any]) -> bool:
+        """Add assignees; return False if nothing was sent, and the level is postponed."""
+        level = self._levels[overdue_step.level - 1]
+        # With the step for the templates of the level.
+        with_step = cast("Context", {**context, "overdue_step": variable})
+        ids = {name: variable[name] for name in ("instance_id", "item_id", "tool_type", "project_id")}
         try:
-            # With the step for the templates of the level.
-            with_step = cast("Context", {**context, "overdue_step": variable})
-            ids = {name: variable[name] for name in ("instance_id", "item_id", "tool_type", "project_id")}
             added = self.add_assignees(with_step, level, overdue_step, ids)
         except DryRun as not_sent:
             self.log.info("%s", not_sent)
             variable["problem"] = str(not_sent)
             return True
-        except TRANSIENT_ERRORS as error:
-            self.log.warning("Adding assignees failed, will retry: %s", error)
-            return False
         except Exception as error:  # an error in a level must not end the wait; people see it on the Approvals page
-            self._escalation.attempts += 1
+            is_transient = isinstance(error, TRANSIENT_ERRORS)
             may_pass = getattr(error, "retryable", False) and not isinstance(error, ConfigurationError)
-            if may_pass and self._escalation.attempts < MAX_ATTEMPTS:
-                self.log.warning("Adding assignees failed, will retry: %s", error)
-                return False
+            if may_pass:
+                rejections = self._postpone(trigger, overdue_step, is_rejected=not is_transient)
+                if is_transient or rejections < MAX_REJECTIONS:
+                    self.log.warning("Adding assignees failed, will retry: %s", error)
+                    return False
             problem = f"Level {overdue_step.level} at step {overdue_step.step!r}: {type(error).__name__}: {error}"
             self.log.error("Adding assignees failed, the wait continues. %s", problem)
             variable["problem"] = problem
             return True
-        if added is None:
+        if added is None:  # the step is over, which the next poll will show
+            self._postpone(trigger, overdue_step)
             return False
         variable["added"] = added
         return True

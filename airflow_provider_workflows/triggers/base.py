@@ -178,8 +178,7 @@ class WaitTrigger(BaseTrigger):
             overdue_step = OverdueStep(**self.overdue_watch["next"])
         except TypeError:  # stored by another version of this package; the next poll replaces it
             return None
-        at = max(overdue_step.at, float(self.overdue_watch["escalation"]["not_before"]))
-        return None if at > self.server_now() else overdue_step
+        return None if overdue_step.at > self.server_now() else overdue_step
 
     def server_now(self) -> float:
         """Return the Unix time, by the server's clock once a response has stated it."""

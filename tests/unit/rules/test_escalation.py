@@ -96,6 +96,19 @@ def test_another_occurrence_of_the_step_starts_again():
     assert (escalation.level(), escalation.level("2"), escalation.level("3")) == (1, 1, 0)
 
 
+def test_postponed_level_is_due_later_and_holds_up_no_other():
+    escalation, levels = Escalation(), [Level(after=1, notify=notify).to_dict(), Level(after=2, then="fail").to_dict()]
+    first = next_level(STEP, levels, escalation)
+
+    assert escalation.postpone(first, first.at + 7200) == 0
+    assert (next_level(STEP, levels, escalation).level, escalation.level()) == (2, 0)
+    assert [escalation.postpone(first, first.at + 7200, is_rejected=True) for _ in range(2)] == [1, 2]
+    assert Escalation.from_dict(json.loads(json.dumps(escalation.to_dict()))) == escalation
+    escalation.record(next_level(STEP, levels, escalation), first.at)
+    later = next_level(STEP, levels, escalation)
+    assert (later.level, hours_since(START, later.at)) == (1, 3)
+
+
 def test_stored_levels_are_not_due_again():
     escalation = Escalation()
     ladder = [Level(after=1, notify=notify), Level(after=2, notify=notify, repeat_every=10, max_repeats=1)]

@@ -1,4 +1,4 @@
-"""A ladder of levels: each is carried out once for a step occurrence, in every mode, whatever dies in between."""
+"""A ladder of levels: each is carried out once for a step occurrence, in every mode and over deaths of workers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.conftest import Store
 from tests.support.examples import run_source
 from tests.support.killed import Killed
 from tests.unit.sensors.test_overdue import resumed
-from tests.unit.sensors.test_procore import INSTANCE, answer, approve, deferred, first_event
+from tests.unit.sensors.test_procore import INSTANCE, answer, approve, deferred, first_event, soon
 
 try:
     from airflow.sdk.exceptions import AirflowRescheduleException
@@ -183,8 +183,9 @@ def test_every_mode_ends_the_wait_at_the_last_level(emulator, store, build, noti
 
 def test_nothing_happens_before_its_time_in_any_mode(emulator, store, build, notified, mode):
     if mode is Deferring:
-        trigger = deferred(build(timeout=1), {"task_state_store": store}).trigger
+        trigger = deferred(build(), {"task_state_store": store}).trigger
         hours_pass(emulator, 23)
+        trigger.deadline = soon()
         assert first_event(trigger)["status"] == "timeout"
     else:
         wait = mode(build, {"task_state_store": store})
@@ -388,6 +389,17 @@ def test_transient_error_is_tried_again_after_a_pause(emulator, store, build, no
     assert (added(emulator), levels_of(notified)[1:]) == ([[RITA]], [("Budget Check", 2)])
 
 
+def test_level_that_cannot_add_yet_holds_up_no_other_level(emulator, store, build, monkeypatch):
+    def away(*args, **kwargs):
+        raise ServerError("No response.")
+
+    monkeypatch.setattr(ProcoreHook, "list_possible_assignees", away)
+    hours_pass(emulator, 250)
+
+    with pytest.raises(AirflowFailException, match="Level 3"):
+        build().poke({"task_state_store": store})
+
+
 @pytest.mark.usefixtures("no_delays", "one_read")
 def test_rejection_is_a_problem_after_three_attempts(emulator, store, build, notified):
     emulator.control(
@@ -560,8 +572,9 @@ def test_wait_is_not_ended_by_a_worker_that_cannot_poll(emulator, store, build, 
         outage.setattr(ProcoreHook, "get_instance_history", away)
         again = resumed(build(on_overdue=Level(after=24, then="fail")), context, event)
 
-    assert again.escalation.not_before > time.time()  # until then no worker is started for nothing
-    again.overdue_watch["escalation"]["not_before"] = 0.0
+    ((_, until),) = again.escalation.postponed[event["step_occurrence_id"]].values()
+    assert until > time.time()  # until then no worker is started for nothing
+    hours_pass(emulator, 1)
     assert first_event(again)["status"] == "overdue"
 
 
