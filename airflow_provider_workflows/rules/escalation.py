@@ -303,13 +303,13 @@ class Escalation:
 
     :param reached: By step occurrence and number of the level, how often the level was carried out, and the Unix time
         of the last time.
-    :param problems: By step occurrence, why assignees could not be added.
+    :param problems: By step occurrence and number of the level, why assignees could not be added.
     :param postponed: By step occurrence and number of the level, how often Procore rejected the level, and the Unix
         time before which it is not tried again.
     """
 
     reached: dict[str, dict[str, tuple[int, float]]] = field(default_factory=dict)
-    problems: dict[str, str] = field(default_factory=dict)
+    problems: dict[str, dict[str, str]] = field(default_factory=dict)
     postponed: dict[str, dict[str, tuple[int, float]]] = field(default_factory=dict)
 
     @classmethod
@@ -323,7 +323,8 @@ class Escalation:
             }
             for name in ("reached", "postponed")
         )
-        return cls(reached, dict(stored.get("problems", {})), postponed)
+        problems = {occurrence: dict(levels) for occurrence, levels in stored.get("problems", {}).items()}
+        return cls(reached, problems, postponed)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON primitives."""
@@ -331,15 +332,23 @@ class Escalation:
             {occurrence: {level: list(pair) for level, pair in levels.items()} for occurrence, levels in steps.items()}
             for steps in (self.reached, self.postponed)
         )
-        return {"reached": reached, "problems": dict(self.problems), "postponed": postponed}
+        problems = {occurrence: dict(levels) for occurrence, levels in self.problems.items()}
+        return {"reached": reached, "problems": problems, "postponed": postponed}
 
     def record(self, overdue_step: OverdueStep, now: float, problem: str | None = None) -> None:
         """Record that a level was carried out."""
         occurrence, level = overdue_step.step_occurrence_id, str(overdue_step.level)
         self.reached.setdefault(occurrence, {})[level] = (overdue_step.repeat + 1, now)
         self.postponed.get(occurrence, {}).pop(level, None)
-        if problem is not None:
-            self.problems[occurrence] = problem[:MAX_PROBLEM_LENGTH]
+        self.note_problem(overdue_step, problem)
+
+    def note_problem(self, overdue_step: OverdueStep, problem: str | None) -> None:
+        """Record why a level could not add assignees; None if it could after all."""
+        occurrence, level = overdue_step.step_occurrence_id, str(overdue_step.level)
+        if problem is None:
+            self.problems.get(occurrence, {}).pop(level, None)
+        else:
+            self.problems.setdefault(occurrence, {})[level] = problem[:MAX_PROBLEM_LENGTH]
 
     def postpone(self, overdue_step: OverdueStep, until: float, *, is_rejected: bool = False) -> int:
         """Let a level be due later, while other levels are due in their own time; return how often it was rejected."""
@@ -353,10 +362,10 @@ class Escalation:
         steps = self.reached.values() if step_occurrence_id is None else [self.reached.get(step_occurrence_id, {})]
         return max((int(level) for levels in steps for level in levels), default=0)
 
-    @property
-    def problem(self) -> str | None:
-        """All problems as one text, or None."""
-        return "; ".join(self.problems.values()) or None
+    def problem(self, step_occurrence_id: str | None = None) -> str | None:
+        """Return the problems at one step occurrence, or at all, as one text, or None."""
+        steps = self.problems.values() if step_occurrence_id is None else [self.problems.get(step_occurrence_id, {})]
+        return "; ".join(text for levels in steps for text in levels.values()) or None
 
 
 def next_level(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
-from airflow_provider_workflows.exceptions import TRANSIENT_ERRORS, ConfigurationError, DryRun
+from airflow_provider_workflows.exceptions import TRANSIENT_ERRORS, ConfigurationError, DryRun, OutcomeUnknown
 from airflow_provider_workflows.operators.waiting import TTL_AFTER_DEADLINE
 from airflow_provider_workflows.rules.escalation import Escalation, Level, Notifier, ladder_of
 from airflow_provider_workflows.rules.overdue import OverdueStep
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ESCALATION = "escalation"  # key in the task state store
 PAUSE_SECONDS = 300.0  # before a level is tried again, because a worker is needed for each attempt
-MAX_REJECTIONS = 3  # of a level, because a gateway can send a rejection, too
+MAX_REJECTIONS = 3  # of a level, because a gateway can send one; also how often an unknown outcome is read
 
 
 class NotifyingSensor(WorkflowsSensor):
@@ -90,7 +90,7 @@ class NotifyingSensor(WorkflowsSensor):
         result = super().finish(result)
         if not self._levels:
             return result
-        reached = {"escalation_level": self._escalation.level(), "escalation_problem": self._escalation.problem}
+        reached = {"escalation_level": self._escalation.level(), "escalation_problem": self._escalation.problem()}
         return {**result, **reached}
 
     def overdue_watch_argument(self) -> dict[str, Any] | None:
@@ -153,16 +153,14 @@ class NotifyingSensor(WorkflowsSensor):
         of_ladder = f", level {overdue_step.level} of {len(self._levels)}" if len(self._levels) > 1 else ""
         self.log.info("Step %r is %s: calling on_overdue%s.", overdue_step.step, overdue_step.reason, of_ladder)
         if level.adds and overdue_step.repeat == 0 and not self._add(context, trigger, overdue_step, variable):
-            self._store_escalation(context)
+            self._store_escalation(context, trigger)
             return
         self._notify(context, level, variable)
         if level.then is not None:
             # Not recorded: a retry after the death of this worker must end the wait, too.
             self._end(level.then, variable)
         self._escalation.record(overdue_step, trigger.server_now(), variable["problem"])
-        trigger.plan_escalation(self._escalation)
-        self._store_escalation(context)
-        self.record_open_wait(context, trigger)
+        self._store_escalation(context, trigger)
 
     def _postpone(self, trigger: WaitTrigger, overdue_step: OverdueStep, *, is_rejected: bool = False) -> int:
         until = trigger.server_now() + PAUSE_SECONDS
@@ -183,14 +181,10 @@ class NotifyingSensor(WorkflowsSensor):
             variable["problem"] = str(not_sent)
             return True
         except Exception as error:  # an error in a level must not end the wait; people see it on the Approvals page
-            is_transient = isinstance(error, TRANSIENT_ERRORS)
-            may_pass = getattr(error, "retryable", False) and not isinstance(error, ConfigurationError)
-            if may_pass:
-                rejections = self._postpone(trigger, overdue_step, is_rejected=not is_transient)
-                if is_transient or rejections < MAX_REJECTIONS:
-                    self.log.warning("Adding assignees failed, will retry: %s", error)
-                    return False
             problem = f"Level {overdue_step.level} at step {overdue_step.step!r}: {type(error).__name__}: {error}"
+            if self._is_tried_again(context, trigger, overdue_step, error, problem):
+                self.log.warning("Adding assignees failed, will retry: %s", error)
+                return False
             self.log.error("Adding assignees failed, the wait continues. %s", problem)
             variable["problem"] = problem
             return True
@@ -199,6 +193,21 @@ class NotifyingSensor(WorkflowsSensor):
             return False
         variable["added"] = added
         return True
+
+    def _is_tried_again(
+        self, context: Context, trigger: WaitTrigger, overdue_step: OverdueStep, error: Exception, problem: str
+    ) -> bool:
+        """Return whether a level is tried again after an error, and postpone it."""
+        if isinstance(error, OutcomeUnknown):
+            if task_state_store(context) is None:
+                return False
+            # The store says that the request was sent, so the next attempts only read. The step may end before them.
+            self._escalation.note_problem(overdue_step, problem)
+        elif not getattr(error, "retryable", False) or isinstance(error, ConfigurationError):
+            return False
+        is_transient = isinstance(error, TRANSIENT_ERRORS)
+        rejections = self._postpone(trigger, overdue_step, is_rejected=not is_transient)
+        return is_transient or rejections < MAX_REJECTIONS
 
     def _notify(self, context: Context, level: Level, variable: Mapping[str, Any]) -> None:
         from airflow.sdk import BaseNotifier
@@ -224,10 +233,12 @@ class NotifyingSensor(WorkflowsSensor):
             raise AirflowSkipException(reason)
         raise AirflowFailException(f"WaitFailed: {reason}")
 
-    def _store_escalation(self, context: Context) -> None:
+    def _store_escalation(self, context: Context, trigger: WaitTrigger) -> None:
+        trigger.plan_escalation(self._escalation)
         if (store := task_state_store(context)) is not None:
             retention = timedelta(seconds=self.timeout) + TTL_AFTER_DEADLINE
             store.set(ESCALATION, self._escalation.to_dict(), retention=retention)
+        self.record_open_wait(context, trigger)
 
     def _template_variable(self, trigger: WaitTrigger, overdue_step: OverdueStep) -> dict[str, Any]:
         ids = trigger.item or {}

@@ -225,7 +225,7 @@ class WaitTrigger(BaseTrigger):
         if step is not None:
             escalation = self.escalation
             details["escalation_level"] = escalation.level(step.step_occurrence_id)
-            error = error or escalation.problems.get(step.step_occurrence_id, "")
+            error = error or escalation.problem(step.step_occurrence_id) or ""
             known = {"step": step.step, "since": step.since, "due": step.due}
             details |= {name: str(value) for name, value in known.items() if value is not None}
             details |= {"assignees": step.assignees, "is_overdue": step.is_overdue}

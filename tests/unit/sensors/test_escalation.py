@@ -273,7 +273,7 @@ def test_worker_that_dies_adds_assignees_once(emulator, store, build, notified, 
     assert len(sent(emulator)) == 1
     assert {level for _, level in levels_of(notified)} == {1, 2}
     assert again.escalation.level() == 2
-    assert again.escalation.problem is None
+    assert again.escalation.problem() is None
 
 
 @pytest.mark.usefixtures("one_read")
@@ -287,11 +287,66 @@ def test_worker_that_dies_while_it_sends_sends_nothing_again(emulator, store, bu
     again = deferred(build(), context).trigger
 
     assert sent(emulator) == []
-    assert "OutcomeUnknown" in again.escalation.problem
+    assert "OutcomeUnknown" in store["open_wait"]["last_error"]
+    for _ in range(2):
+        assert again.escalation.level() == 1
+        hours_pass(emulator, 0.1)
+        again = resumed(build(), context, first_event(again))
     assert again.escalation.level() == 2
     approve(emulator)
     result = build().execute_complete(context, first_event(again))
     assert "OutcomeUnknown" in result["escalation_problem"]
+    assert ("OutcomeUnknown" in notified[-1]["problem"], sent(emulator)) == (True, [])
+
+
+@pytest.mark.usefixtures("one_read")
+def test_step_that_ends_before_an_unknown_outcome_is_read_says_so(emulator, store, build, dies):
+    context = {"task_state_store": store}
+    hours_pass(emulator, 75)
+    dies(ProcoreHook, "add_assignees", "before")
+    with pytest.raises(Killed):
+        deferred(build(), context)
+    again = deferred(build(), context).trigger
+    approve(emulator)
+
+    result = build().execute_complete(context, first_event(again))
+
+    assert result["escalation_level"] == 1
+    assert "OutcomeUnknown" in result["escalation_problem"]
+
+
+@pytest.mark.usefixtures("one_read")
+def test_request_that_arrives_late_is_found_later(emulator, store, build, notified, dies):
+    context = {"task_state_store": store}
+    hours_pass(emulator, 75)
+    dies(ProcoreHook, "add_assignees", "before")
+    with pytest.raises(Killed):
+        deferred(build(), context)
+    again = deferred(build(), context).trigger
+    assert again.escalation.problem() is not None
+
+    ProcoreHook().add_assignees(INSTANCE, step_occurrence_id=f"{INSTANCE}01", assignee_ids=[RITA], reason="other")
+    hours_pass(emulator, 0.1)
+    again = resumed(build(), context, first_event(again))
+
+    assert (again.escalation.level(), again.escalation.problem(), len(sent(emulator))) == (2, None, 1)
+    assert (notified[-1]["added"], notified[-1]["problem"]) == ([RITA], None)
+
+
+@pytest.mark.usefixtures("no_delays", "one_read")
+def test_unknown_outcome_without_a_store_sends_nothing_again(emulator, build, notified):
+    """Before Airflow 3.3."""
+    emulator.control("POST", "faults", method="POST", path=ADDS, reset="before")
+    hours_pass(emulator, 75)
+    sensor = build()
+    for _ in range(3):
+        sensor.poke({})
+        hours_pass(emulator, 0.1)
+
+    assert added(emulator) == []
+    assert len(sent(emulator)) <= 1
+    assert [step["level"] for step in notified] == [1, 2]
+    assert "OutcomeUnknown" in notified[1]["problem"]
 
 
 def test_worker_that_dies_before_it_ends_the_wait_ends_it_later(emulator, store, build, notified):
@@ -320,7 +375,7 @@ def test_lost_response_is_resolved_by_reading(emulator, store, build):
     trigger = deferred(build(), {"task_state_store": store}).trigger
 
     assert (added(emulator), len(sent(emulator))) == ([[RITA]], 1)
-    assert (trigger.escalation.level(), trigger.escalation.problem) == (2, None)
+    assert (trigger.escalation.level(), trigger.escalation.problem()) == (2, None)
 
 
 def test_step_that_moved_before_the_worker_polls_gets_no_one(emulator, store, build, notified):
