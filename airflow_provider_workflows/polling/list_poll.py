@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_NEW_POLLS = 100  # of new waits in one poll cycle, or half of them if that is more
+ABSENT_POLLS = 5  # of waits whose record is known to be missing, in each poll cycle
 MAX_LISTS_REJECTED = 3  # consecutive ones, after which the list is not requested for FALLBACK_SECONDS
 FALLBACK_SECONDS = 3600.0  # after which a route that was rejected is tried again
 MOVED: Any = object()  # outcome of a wait that now belongs to another scope, where it shares a poll
@@ -67,7 +68,8 @@ class ListPollScope(PollScope):
     """
     Read a list, and poll individually only the waits whose row has changed or is missing.
 
-    A wait identifies its row by ``list_key`` and remembers the row's version in ``mark``.
+    A wait identifies its row by ``list_key`` and remembers the row's version in ``mark``. A wait whose record is known
+    to be missing says so by ``is_absent``; a few of these are polled in each cycle, those polled longest ago first.
     """
 
     page_size: ClassVar[int]
@@ -101,17 +103,29 @@ class ListPollScope(PollScope):
         if time.monotonic() < self._no_list_until or len(comparison.missing) < self._pages:  # needs fewer requests
             await self._poll_each(reader, [(wait, None) for wait in subscribers])
             return
+        is_listed = False
         try:
             await self._compare(reader, comparison)
-            self._lists_rejected = 0
+            self._lists_rejected, is_listed = 0, True
         except SignInFailed:
             raise
         except RESOURCE_ERRORS as fault:
             self._record_list_fault(fault)
-        gone = [(wait, None) for waits in comparison.missing.values() for wait in waits]  # ended, or hidden
-        oldest = heapq.nsmallest(self.unchanged_polls, comparison.unchanged, key=lambda wait: wait.polled_at)
+        missing = [wait for waits in comparison.missing.values() for wait in waits]
+        gone = [(wait, None) for wait in missing if not wait.is_absent]  # ended, or hidden
+        absent = _polled_longest_ago([wait for wait in missing if wait.is_absent], ABSENT_POLLS)
+        if is_listed:
+            reader.deliver_all((wait, None) for wait in missing if wait.is_absent and wait not in absent)
+        oldest = _polled_longest_ago(comparison.unchanged, self.unchanged_polls)
         await self._poll_each(
-            reader, [*comparison.moved, *gone, *comparison.first_new(), *((wait, wait.mark) for wait in oldest)]
+            reader,
+            [
+                *comparison.moved,
+                *gone,
+                *comparison.first_new(),
+                *((wait, wait.mark) for wait in oldest),
+                *((wait, None) for wait in absent),
+            ],
         )
 
     async def _compare(self, reader: Reader, comparison: _Comparison) -> None:
@@ -140,6 +154,10 @@ class ListPollScope(PollScope):
                 wait.polled_at = time.monotonic()
                 if self.stores_row_mark and mark is not None:
                     wait.mark = mark
+
+
+def _polled_longest_ago(waits: Sequence[Any], count: int) -> list[Any]:
+    return heapq.nsmallest(count, waits, key=lambda wait: wait.polled_at)
 
 
 class _Comparison:

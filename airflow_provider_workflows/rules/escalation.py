@@ -170,7 +170,7 @@ class Level:
 
     def __post_init__(self) -> None:
         _check_duration("after", self.after, 0.0)
-        _check_notifiers("notify", self.notifiers)
+        check_notifiers("notify", self.notifiers)
         self._check_assignees()
         if self.then is not None:
             check_choice("then", self.then, ENDS)
@@ -248,7 +248,7 @@ def ladder_of(on_overdue: Any, overdue_after: Any) -> tuple[Level, ...]:
                 "overdue_after belongs to notifiers. Give each level its own time: Level(after=...)."
             )
         return tuple(levels)
-    _check_notifiers("on_overdue", given)
+    check_notifiers("on_overdue", given)
     if overdue_after is not None and not isinstance(overdue_after, timedelta):
         if not _is_number(overdue_after) or not 0 <= overdue_after <= MAX_SECONDS:
             raise _wrong_duration("overdue_after", "a timedelta, or seconds,", overdue_after)
@@ -257,7 +257,8 @@ def ladder_of(on_overdue: Any, overdue_after: Any) -> tuple[Level, ...]:
     return (Level(after=overdue_after, notify=given),)
 
 
-def _check_notifiers(parameter: str, notifiers: Sequence[Any]) -> None:
+def check_notifiers(parameter: str, notifiers: Sequence[Any]) -> None:
+    """Require notifiers that Airflow can call."""
     if not all(callable(notifier) for notifier in notifiers):
         raise ConfigurationError(f"{parameter} must be a notifier, a function of the context, or a list of them.")
     if any(inspect.iscoroutinefunction(notifier) for notifier in notifiers):

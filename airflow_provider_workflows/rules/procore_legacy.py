@@ -17,6 +17,11 @@ from airflow_provider_workflows.rules.payload import documented_form
 from airflow_provider_workflows.rules.wait_result import WaitAction, WaitResult
 
 TERMINATED = "terminated"
+DRAFT = "draft"
+SWITCH = (
+    "Running instances also end like this when Procore moves a tool from Legacy to the new Workflows tool. Then the "
+    "item's workflow has to be started again there; ProcoreItemSensor waits for it in both tools."
+)
 
 Json = Mapping[str, Any]
 
@@ -189,7 +194,8 @@ def evaluate_instance(
 
     A state is given by its name or status, in any case, or by its id; ``terminated`` matches a terminated instance in
     any state. An instance that ended in any other state never changes again, so it fails the wait. An instance without
-    activities counts as ended only after a while, because it can be between two states.
+    activities counts as ended only after a while, because it can be between two states. The name "Draft" does not match
+    an instance without activities, which the move to the new Workflows tool may leave behind.
 
     :param instance: The result of :func:`describe_instance`.
     :param until: States that end the wait with success.
@@ -202,7 +208,9 @@ def evaluate_instance(
     :return: The wait result, or None.
     """
     is_old = after is not None and is_before(instance, after)
-    named = set() if is_old else _names(instance)
+    named = set() if is_old else names_of(instance)
+    if is_draft(instance):
+        named.discard(DRAFT)
     if instance["terminated_at"]:
         named.add(TERMINATED)
     where = (
@@ -219,7 +227,9 @@ def evaluate_instance(
             return WaitResult(action, dict(instance), where)
     if has_ended(instance, is_over):
         missed = " or ".join([*sorted(until), *([] if activity is None else [f"activity {activity!r}"])])
-        return WaitResult("fail", dict(instance), f"{where} and {how_it_ended(instance)}, without reaching {missed}")
+        switch = f". {SWITCH}" if instance["terminated_at"] or is_draft(instance) else ""
+        ended = f"{where} and {how_it_ended(instance)}, without reaching {missed}{switch}"
+        return WaitResult("fail", dict(instance), ended)
     if activity is not None and not is_old and is_open_to(instance, activity, role):
         return WaitResult("succeed", dict(instance), f"{where}, and activity {activity!r} can be performed")
     return None
@@ -260,6 +270,11 @@ def is_idle(instance: Json) -> bool:
     A final state has no activities; an instance between two states may briefly have no activity or no state.
     """
     return not instance["terminated_at"] and (not instance["activities"] or instance["state_id"] is None)
+
+
+def is_draft(instance: Json) -> bool:
+    """Return whether an instance is a draft without activities: what Procore makes of a running one at the switch."""
+    return is_idle(instance) and DRAFT in names_of(instance)
 
 
 def has_ended(instance: Json, is_over: bool) -> bool:
@@ -346,7 +361,8 @@ def _whole_seconds(entered: str | None, acted: str | None) -> tuple[float, float
     return seconds_of(first), seconds_of(second)
 
 
-def _names(instance: Json) -> set[str]:
+def names_of(instance: Json) -> set[str]:
+    """Return the names by which the current state of an instance can be given: its name, status and id, folded."""
     return {str(instance[key]).casefold() for key in ("state", "state_id", "status") if instance[key] is not None}
 
 

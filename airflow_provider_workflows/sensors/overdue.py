@@ -155,7 +155,7 @@ class NotifyingSensor(WorkflowsSensor):
         if level.adds and overdue_step.repeat == 0 and not self._add(context, trigger, overdue_step, variable):
             self._store_escalation(context, trigger)
             return
-        self._notify(context, level, variable)
+        self.call_notifiers(context, "on_overdue", level.notifiers, overdue_step=dict(variable))
         if level.then is not None:
             # Not recorded: a retry after the death of this worker must end the wait, too.
             self._end(level.then, variable)
@@ -209,18 +209,21 @@ class NotifyingSensor(WorkflowsSensor):
         rejections = self._postpone(trigger, overdue_step, is_rejected=not is_transient)
         return is_transient or rejections < MAX_REJECTIONS
 
-    def _notify(self, context: Context, level: Level, variable: Mapping[str, Any]) -> None:
+    def call_notifiers(
+        self, context: Context, parameter: str, notifiers: Sequence[Notifier], **variables: Any
+    ) -> None:
+        """Call notifiers with further variables in the context; the wait continues if one fails."""
         from airflow.sdk import BaseNotifier
 
-        for notifier in level.notifiers:
-            # A copy, because rendering overwrites the templates, which the next overdue step needs again.
+        for notifier in notifiers:
+            # A copy, because rendering overwrites the templates, which the next call needs again.
             unrendered = copy(notifier) if isinstance(notifier, BaseNotifier) else notifier
             try:
-                unrendered({**context, "overdue_step": dict(variable)})
+                unrendered({**context, **variables})
             except Exception as error:  # a failing notifier must not end the wait
                 name = getattr(notifier, "__name__", type(notifier).__name__)
                 self.log.warning(
-                    "Calling on_overdue %s failed, the wait continues. %s: %s", name, type(error).__name__, error
+                    "Calling %s %s failed, the wait continues. %s: %s", parameter, name, type(error).__name__, error
                 )
 
     def _end(self, then: str, variable: Mapping[str, Any]) -> NoReturn:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -195,6 +195,11 @@ class WaitTrigger(BaseTrigger):
     # --- the description for people ---
 
     @property
+    def product(self) -> str:
+        """The API that the wait polls: ``procore``, ``procore_legacy`` or ``workflowsoft``."""
+        return str(self.connection[0])
+
+    @property
     def subject(self) -> str | None:
         """What the task waits for, in a few words."""
         return None
@@ -231,7 +236,7 @@ class WaitTrigger(BaseTrigger):
             details |= {"assignees": step.assignees, "is_overdue": step.is_overdue}
         url = "" if self.item is None or self._item_url is None else self._item_url(**self.item)
         return OpenWait(
-            product=str(self.connection[0]),
+            product=self.product,
             subject=self.subject,
             workflow=self.workflow,
             **details,
@@ -271,6 +276,16 @@ class WaitTrigger(BaseTrigger):
             self._xcom.close()
         yield TriggerEvent(event)
 
+    @property
+    def is_absent(self) -> bool:
+        """Whether the record is known to be missing, so that a list without its row is no reason to poll it."""
+        return False
+
+    @property
+    def parts(self) -> Sequence[WaitTrigger]:
+        """The subscribers of polls on behalf of this wait: itself, unless it depends on several scopes."""
+        return (self,)
+
     async def _wait(self) -> dict[str, Any]:
         from airflow_provider_workflows.polling.list_poll import MOVED
         from airflow_provider_workflows.polling.poll import MIN_FIRST_DELAY_SECONDS, subscribe
@@ -279,12 +294,13 @@ class WaitTrigger(BaseTrigger):
         outcome: Any = MOVED
         while outcome is MOVED:
             self._outcome = asyncio.get_running_loop().create_future()
-            poll = subscribe(self.scope(), self, self.poll_interval)
+            polls = [(part, subscribe(part.scope(), part, self.poll_interval)) for part in self.parts]
             try:
-                outcome = await self._next_outcome(poll, self._outcome)
+                outcome = await self._next_outcome(polls, self._outcome)
             finally:
-                self.last_fault = self.last_fault or poll.fault
-                poll.remove(self)
+                for part, poll in polls:
+                    self.last_fault = self.last_fault or poll.fault
+                    poll.remove(part)
         # A wait that joins a running poll can have its result at once.
         await asyncio.sleep(started + MIN_FIRST_DELAY_SECONDS - time.monotonic())
         if outcome is None:
@@ -298,15 +314,16 @@ class WaitTrigger(BaseTrigger):
             return self._overdue_event(outcome)
         return {"status": "done", **self._event(outcome), "deadline": self.deadline}
 
-    async def _next_outcome(self, poll: Poll, outcome: asyncio.Future[Any]) -> Any:
+    async def _next_outcome(self, polls: Sequence[tuple[WaitTrigger, Poll]], outcome: asyncio.Future[Any]) -> Any:
         """Return the outcome, or None if the deadline and one last poll bring none."""
         from airflow_provider_workflows.polling.poll import MAX_LAST_POLL_SECONDS, MAX_SLEEP_SECONDS
 
         while not outcome.done() and (left := self._seconds_left()) > 0:
             # Read the wall-clock regularly, because the event loop's clock stands still while the machine sleeps.
             await asyncio.wait([outcome], timeout=min(left, MAX_SLEEP_SECONDS))
-        if not outcome.done() and poll.may_send_soon:
-            done = [outcome, poll.poll_now(self)]
+        last_polls = [] if outcome.done() else [poll.poll_now(part) for part, poll in polls if poll.may_send_soon]
+        if last_polls:
+            done = [outcome, asyncio.gather(*last_polls)]
             await asyncio.wait(done, timeout=MAX_LAST_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         return outcome.result() if outcome.done() else None
 

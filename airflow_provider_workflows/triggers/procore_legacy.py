@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_workflows.exceptions import UnexpectedResponse
+from airflow_provider_workflows.exceptions import NotFound, UnexpectedResponse
 from airflow_provider_workflows.rules import procore_legacy as rules
 from airflow_provider_workflows.rules.datetimes import parse_time
 from airflow_provider_workflows.rules.wait_result import WaitResult
@@ -74,8 +74,16 @@ class ProcoreLegacyWaitTrigger(ProcoreConnectionWaitTrigger):
         return snapshot, wait_result
 
     def show(self, hook: ProcoreLegacyHook, instance_id: str) -> dict[str, Any]:
-        """Read an instance's state, its pending assignees, and since when it lists no activity."""
-        record = hook.get_instance(instance_id)
+        """
+        Read an instance's state, its pending assignees, and since when it lists no activity.
+
+        :raises NotFound: the instance is gone, or not visible; the message names the move to the new Workflows tool.
+        """
+        try:
+            record = hook.get_instance(instance_id)
+        except NotFound as gone:
+            gone.advice = f"{gone.advice} {rules.SWITCH}"
+            raise gone.reworded(f"Legacy instance {instance_id} cannot be found") from gone
         self.pending_step = rules.pending_step_of(record)
         instance = rules.describe_instance(record)
         self.workflow = name_of(instance["workflow"])
