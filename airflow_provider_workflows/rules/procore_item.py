@@ -18,9 +18,9 @@ from airflow_provider_workflows.rules.payload import documented_form
 from airflow_provider_workflows.rules.wait_result import WaitResult
 
 PROCORE, LEGACY = "procore", "procore_legacy"
-# The standing of a Legacy instance. "between" lists no activity, but not for long; "elsewhere" has certainly ended in a
+# The stage of a Legacy instance. "between" lists no activity, but not for long; "elsewhere" has certainly ended in a
 # state that was not named; "idle" lists no activity for good although its state is not known to be a final one.
-Standing = Literal["open", "between", "complete", "elsewhere", "terminated", "idle"]
+Stage = Literal["open", "between", "complete", "elsewhere", "terminated", "idle"]
 # How a Legacy instance was left behind; "unchanged" if it still looks as before although v2 runs the item.
 HOW_LEFT = {
     "gone": "is gone (404)",
@@ -47,7 +47,7 @@ def is_named(instance: Json, until: Collection[str]) -> bool:
     return not names.isdisjoint(state.casefold() for state in until)
 
 
-def standing_of(
+def stage_of(
     instance: Json,
     *,
     until: Collection[str],
@@ -55,9 +55,9 @@ def standing_of(
     seen: Json | None,
     is_over: bool,
     is_old: bool = False,
-) -> Standing:
+) -> Stage:
     """
-    Return the standing of a Legacy instance.
+    Return the stage of a Legacy instance.
 
     :param instance: The result of :func:`.procore_legacy.describe_instance`.
     :param until: States that are an outcome: names, statuses or ids; none: each state in which instances end.
@@ -136,13 +136,13 @@ def legacy_decision(instance: Json, histories: Sequence[Json] | None) -> dict[st
 # --- which tool ---------------------------------------------------------------------------------------------
 
 
-def is_newer_in_v2(instance: Json, legacy: Json | None, standing: Standing | None) -> bool:
+def is_newer_in_v2(instance: Json, legacy: Json | None, stage: Stage | None) -> bool:
     """
     Return whether an ended v2 instance is newer than what is known of the item's Legacy instance.
 
     :param instance: The v2 instance, with its ``ended_at``.
     :param legacy: The Legacy instance as it was last read, or None if there is none.
-    :param standing: Its standing, or None if it can no longer be read.
+    :param stage: Its stage, or None if it can no longer be read.
     :raises AmbiguousOrder: both may be the current one, and a time is missing.
     """
     if legacy is None:
@@ -150,7 +150,7 @@ def is_newer_in_v2(instance: Json, legacy: Json | None, standing: Standing | Non
     ended, moved = unix_time(instance["ended_at"]), unix_time(legacy["state_set_at"])
     if ended is not None and moved is not None:
         return ended >= moved
-    if standing in (None, "terminated", "idle"):
+    if stage in (None, "terminated", "idle"):
         return True
     raise AmbiguousOrder(
         f"Item {instance['item_id']} has the ended instance {instance['instance_id']} (ended_at is "
@@ -177,7 +177,7 @@ def v2_outcome(instance: Json, seen: Json | None, tool_type: str, **states: Coll
 
 def legacy_outcome(
     instance: Json,
-    standing: Standing,
+    stage: Stage,
     decision: Json | None,
     seen: Json,
     *,
@@ -189,7 +189,7 @@ def legacy_outcome(
     Return the result of the wait for a Legacy instance that has ended, in the shape of :func:`v2_outcome`.
 
     :param instance: The result of :func:`.procore_legacy.describe_instance`.
-    :param standing: ``complete`` or ``elsewhere``.
+    :param stage: ``complete`` or ``elsewhere``.
     :param item: The item as it was asked for: ``{item_id, tool_type, project_id}``.
     """
     shown = {
@@ -205,7 +205,7 @@ def legacy_outcome(
         "ambiguous": [],
     }
     where = f" in Legacy: state {instance['state']!r} (status {instance['status']!r}) since {instance['state_set_at']}"
-    if standing == "elsewhere":
+    if stage == "elsewhere":
         missed = " or ".join(sorted(legacy_until))
         result = {"engine": LEGACY, "tool_type": item["tool_type"], **shown, "legacy": dict(seen)}
         reason = f"Procore workflow instance {instance['instance_id']} has ended{where}, without reaching {missed}"

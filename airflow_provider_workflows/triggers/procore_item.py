@@ -125,7 +125,7 @@ class ProcoreItemWaitTrigger(ProcoreWaitTrigger):
             item_id=item_id,
             until=legacy_until,
         )
-        self.legacy.seen, self.legacy.standing = known.get("legacy"), known.get("standing")
+        self.legacy.seen, self.legacy.stage = known.get("legacy"), known.get("stage")
         rejections = known.get("rejections") or {}
         for name, part in (("procore", self.v2), ("procore_legacy", self.legacy)):
             part.rejections = Rejections.from_dict(rejections.get(name))
@@ -143,7 +143,7 @@ class ProcoreItemWaitTrigger(ProcoreWaitTrigger):
         return {
             "instance_id": legacy.instance_id,
             "legacy": legacy.seen,
-            "standing": legacy.standing,
+            "stage": legacy.stage,
             "mark": legacy.mark,
             "idle": legacy.idle,
             "left": self.left,
@@ -224,7 +224,7 @@ class ProcoreItemWaitTrigger(ProcoreWaitTrigger):
             raise v2.rejection or NotFound(f"Item {self.item_id} of tool {self.tool_type} has no workflow any more")
         self._update_left()
         self._take(legacy)
-        if legacy.reading is not None and legacy.standing in ("complete", "elsewhere"):
+        if legacy.reading is not None and legacy.stage in ("complete", "elsewhere"):
             if not (v2.is_read or v2.is_rejected):
                 return None
             item = {"item_id": self.item_id, "tool_type": self.tool_type, "project_id": self.project_id}
@@ -232,7 +232,7 @@ class ProcoreItemWaitTrigger(ProcoreWaitTrigger):
             seen = rules.seen_of_legacy({**legacy.reading, "seen_at": time_text(read_at)}, None) or {}
             return rules.legacy_outcome(
                 legacy.reading,
-                legacy.standing,
+                legacy.stage,
                 legacy.decision,
                 seen,
                 item=item,
@@ -273,8 +273,8 @@ class ProcoreItemWaitTrigger(ProcoreWaitTrigger):
         if not legacy.is_read and legacy.seen is None:
             return self._is_unknown_in_legacy or legacy.is_rejected
         if legacy.is_read:
-            return rules.is_newer_in_v2(instance, legacy.reading, legacy.standing)
-        return rules.is_newer_in_v2(instance, legacy.seen, None if self.left else legacy.standing)
+            return rules.is_newer_in_v2(instance, legacy.reading, legacy.stage)
+        return rules.is_newer_in_v2(instance, legacy.seen, None if self.left else legacy.stage)
 
     @property
     def _runs_in_v2(self) -> bool:
@@ -298,9 +298,9 @@ class ProcoreItemWaitTrigger(ProcoreWaitTrigger):
         legacy = self.legacy
         if legacy.is_read:
             idle_since = None if legacy.idle is None else float(legacy.idle["since"])
-            if legacy.standing == "idle":
+            if legacy.stage == "idle":
                 self._record_left("idle", idle_since)
-            elif legacy.standing == "terminated":
+            elif legacy.stage == "terminated":
                 self._record_left("terminated", rules.terminated_at(legacy.reading))
             else:
                 self.left = None

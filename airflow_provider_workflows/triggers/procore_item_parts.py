@@ -151,7 +151,7 @@ class LegacyPart(ToolPart, ProcoreLegacyWaitTrigger):
         self.item_id = item_id
         self.until = list(until)
         self.seen: dict[str, Any] | None = None  # as it last listed an activity, else as it was first seen
-        self.standing: rules.Standing | None = None
+        self.stage: rules.Stage | None = None
         self.decision: dict[str, Any] | None = None
         self.is_left = False
 
@@ -168,7 +168,7 @@ class LegacyPart(ToolPart, ProcoreLegacyWaitTrigger):
             histories = self._histories(hook)
         entered = unix_time(instance["state_set_at"])
         age = 0.0 if entered is None else hook.client.server_time().timestamp() - entered
-        self.standing = rules.standing_of(
+        self.stage = rules.stage_of(
             instance,
             until=self.until,
             histories=histories,
@@ -176,7 +176,7 @@ class LegacyPart(ToolPart, ProcoreLegacyWaitTrigger):
             is_over=self.is_over,
             is_old=age >= ENDED_AFTER_SECONDS,
         )
-        is_outcome = self.standing in ("complete", "elsewhere")
+        is_outcome = self.stage in ("complete", "elsewhere")
         self.decision = rules.legacy_decision(instance, histories) if is_outcome else None
         if self.seen is None or (instance["activities"] and not instance["terminated_at"]):
             self.seen = {**instance, "seen_at": time_text(datetime.fromtimestamp(time.time(), timezone.utc))}
@@ -229,7 +229,7 @@ class LegacyPart(ToolPart, ProcoreLegacyWaitTrigger):
         return self.is_left or self.is_rejected
 
     def is_undecided(self, instance: dict[str, Any]) -> bool:
-        return self.standing not in ("open", "idle")
+        return self.stage not in ("open", "idle")
 
     def describe(self, snapshot: dict[str, Any]) -> str:
         return f"{self.where(snapshot)}."

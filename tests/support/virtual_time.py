@@ -18,7 +18,7 @@ from airflow_provider_workflows.client.http import RestClient
 from airflow_provider_workflows.emulator import state
 from airflow_provider_workflows.polling import bulk_history, channel, list_poll, poll, rate_limiter
 from airflow_provider_workflows.polling import procore as procore_polls
-from airflow_provider_workflows.triggers import base, procore_legacy
+from airflow_provider_workflows.triggers import base, procore_item, procore_item_parts, procore_legacy
 
 MOST_JUMPS = 100_000
 MOST_SPINS = 500
@@ -51,7 +51,7 @@ class VirtualTime:
         patch = self._patch
         ours = SimpleNamespace(time=self.time, monotonic=self.monotonic, sleep=time.sleep)
         polls = (bulk_history, channel, list_poll, poll, procore_polls, rate_limiter)
-        for module in (base, procore_legacy, state, *polls):
+        for module in (base, procore_item, procore_item_parts, procore_legacy, state, *polls):
             patch.setattr(module, "time", ours)
         patch.setattr(base, "datetime", self._datetime())
         for cls in (RestClient, TokenAuth):

@@ -162,7 +162,7 @@ def test_activity_listed_by_a_terminated_instance_is_not_open():
     verdict = decide(described(terminated_at="2018-03-01T00:00:00Z"), until=(), activity="Approve")
 
     assert verdict.action == "fail"
-    assert verdict.reason.endswith("without reaching activity 'Approve'")
+    assert "without reaching activity 'Approve'" in verdict.reason
 
 
 def test_an_activity_of_the_occurrence_before_the_action_is_not_meant():
@@ -209,6 +209,25 @@ def test_an_instance_that_ended_in_an_occurrence_has_no_state_after_it(changes, 
     verdict = rules.evaluate_state_change(instance, rules.occurrence_of(described()), {}, is_over=is_over)
 
     assert verdict.result == {"state_after": None, "terminated_at": changes.get("terminated_at")}
+
+
+DRAFT = {"state": "Draft", "state_id": "18700", "status": "Draft", "activities": []}
+
+
+@pytest.mark.parametrize("role", ["until", "fail_on", "skip_on"])
+def test_draft_without_activities_is_no_state_that_was_named(role):
+    named = {"until": {"PO Approved"}, role: {"draft"}}
+
+    assert decide(described(**DRAFT), **named) is None
+    assert decide(described(**DRAFT), **named, is_over=True).action == "fail"
+    expected = {"until": "succeed", "fail_on": "fail", "skip_on": "skip"}[role]
+    assert decide(described(status="Draft"), **named).action == expected  # it lists activities
+    assert decide(described(**DRAFT), **{**named, role: {"18700"}}).action == expected
+
+
+@pytest.mark.parametrize("changes", [DRAFT, {"terminated_at": "2018-03-01T00:00:00Z"}])
+def test_end_that_the_switch_may_have_caused_names_it(changes):
+    assert rules.SWITCH in decide(described(**changes), is_over=True).reason
 
 
 # --- which activity ---
