@@ -1,0 +1,268 @@
+"""The wait for an item's approval in a triggerer: it shares the polls of both tools, from Legacy to v2."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from airflow_provider_workflows.polling.list_poll import ABSENT_POLLS
+from airflow_provider_workflows.triggers.procore_item import ProcoreItemWaitTrigger
+from tests.unit.polling.conftest import INTERVAL, LEGACY_WORKFLOW, PROJECT, TOOL, legacy_wait, v2_wait
+from tests.unit.sensors.test_procore_item import HOUR, SIDES, approve_in_v2, start_in_v2, submit, upgrade
+
+pytestmark = pytest.mark.usefixtures("airflow_connections")
+
+ITEM, LEGACY_ID = "1953145", "568150"
+BULK, LIST = "instances/bulk_history", "workflow_instances"
+
+
+def item_wait(item_id: str = ITEM, **more) -> ProcoreItemWaitTrigger:
+    """A wait as a poke on a worker leaves it."""
+    usual = {"procore_conn_id": "procore_default", "company_id": None, "project_id": PROJECT, "tool_type": TOOL}
+    trigger = {"poll_interval": INTERVAL, "deadline": None, "on_stuck": "fail", "stuck_after": 5 * HOUR}
+    return ProcoreItemWaitTrigger(item_id=item_id, **{**usual, **trigger, **more})
+
+
+def many(emulator, count: int) -> tuple[list[str], list[str]]:
+    """Start Legacy instances, and submit them; return their ids and those of their items."""
+    found = emulator.control("POST", "procore/legacy/instances/many", count=count, workflow=LEGACY_WORKFLOW)
+    act(emulator, "Submit for Approval", "pat@example.com", found["ids"])
+    return found["ids"], found["object_ids"]
+
+
+def act(emulator, activity: str, login: str, ids: list[str]) -> None:
+    emulator.control("POST", "procore/legacy/instances/perform-many", ids=ids, activity=activity, login=login)
+
+
+def waits_for(items) -> list[ProcoreItemWaitTrigger]:
+    return [item_wait(item_id, legacy_instance_id=instance_id) for instance_id, item_id in zip(*items, strict=True)]
+
+
+def again(trigger: ProcoreItemWaitTrigger) -> ProcoreItemWaitTrigger:
+    """The trigger as another triggerer builds it."""
+    _, arguments = trigger.serialize()
+    return ProcoreItemWaitTrigger(**arguments)
+
+
+async def polls(waits, count: int) -> list[dict[str, int]]:
+    return [await waits.poll() for _ in range(count)]
+
+
+# --- cost ---
+
+
+def test_120_items_in_legacy_take_four_calls_a_poll(emulator, waiting):
+    items = many(emulator, 120)
+
+    async def scenario(waits):
+        waits.begin(*waits_for(items))
+        await waits.settle()
+        return await polls(waits, 3)
+
+    assert waiting(scenario) == [{BULK: 3, LIST: 1}] * 3
+
+
+def test_items_share_the_polls_of_other_waits(emulator, waiting):
+    items = many(emulator, 20)
+
+    async def scenario(waits):
+        in_legacy = [legacy_wait(instance_id) for instance_id in items[0]]
+        waits.begin(*waits_for(items), *in_legacy, v2_wait("700001", "5001"))
+        await waits.settle()
+        return await waits.poll()
+
+    assert waiting(scenario) == {BULK: 1, LIST: 1}
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_items_that_left_legacy_are_not_polled_one_by_one(emulator, waiting, side):
+    items = many(emulator, 40)
+
+    async def scenario(waits):
+        waits.begin(*waits_for(items))
+        await waits.settle()
+        upgrade(emulator, side)
+        await polls(waits, 15)
+        left = await polls(waits, 3)
+        for item_id in items[1]:
+            emulator.control("POST", "procore/instances", tool_type=TOOL, item_id=item_id)
+        await polls(waits, 2)
+        return left, await polls(waits, 2)
+
+    left, in_v2 = waiting(scenario)
+
+    for poll in left:
+        assert (poll.pop(BULK), sum(poll.values()) <= 1 + 3 * ABSENT_POLLS) == (1, True)
+    assert in_v2 == [{BULK: 1}] * 2
+
+
+def test_v2_without_bulk_history_is_not_polled_for_each_item(emulator, waiting):
+    items = many(emulator, 40)
+    emulator.control("PATCH", "flags", bulk_history="absent")
+
+    async def scenario(waits):
+        waits.begin(*waits_for(items))
+        await waits.settle()
+        return await polls(waits, 3)
+
+    for poll in waiting(scenario):
+        assert sum(poll.values()) <= 2 + 2 * ABSENT_POLLS  # the active and the ended instances of each
+
+
+# --- from Legacy to v2 ---
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_wait_goes_on_in_v2_and_keeps_what_it_saw(emulator, waiting, side, is_moved):
+    submit(emulator)
+
+    async def scenario(waits):
+        trigger = item_wait()
+        waits.begin(trigger)
+        await polls(waits, 3)
+        upgrade(emulator, side)
+        await polls(waits, 15)
+        if is_moved:
+            waits.tasks.pop().cancel()
+            waits.begin(again(trigger))
+        started = start_in_v2(emulator)
+        await polls(waits, 3)
+        approve_in_v2(emulator, started)
+        await polls(waits, 2)
+        return started, waits.results()
+
+    started, (found,) = waiting(scenario)
+
+    assert (found["engine"], found["instance_id"], found["item_status"]) == ("procore", started, "Approved")
+    assert (found["legacy"]["state"], found["legacy"]["left"]) == ("Pending Approval", SIDES[side])
+
+
+@pytest.mark.parametrize("has_workflow", [True, False])
+@pytest.mark.parametrize("side", SIDES)
+def test_stuck_item_ends_the_wait_and_one_that_looks_as_before_does_not(emulator, waiting, side, has_workflow):
+    submit(emulator)
+
+    async def scenario(waits):
+        waits.begin(item_wait(stuck_after=HOUR))
+        await polls(waits, 3)
+        upgrade(emulator, side, has_workflow=has_workflow)
+        await polls(waits, 59)
+        before = waits.statuses()
+        await polls(waits, 15)
+        return before, [task.result() if task.done() else None for task in waits.tasks]
+
+    before, (event,) = waiting(scenario)
+
+    assert before == [None]
+    if side == "unchanged":
+        assert event is None
+    else:
+        assert (event["status"], event["action"]) == ("done", "fail")
+        assert event["result"]["legacy"]["left"] == SIDES[side]
+
+
+def test_stuck_item_resumes_the_task_once_for_its_notifier(emulator, waiting):
+    submit(emulator)
+
+    async def scenario(waits):
+        trigger = item_wait(stuck_after=HOUR, on_stuck="notify")
+        waits.begin(trigger)
+        await polls(waits, 3)
+        upgrade(emulator, "draft")
+        await polls(waits, 75)
+        event = waits.tasks[0].result()
+        seen = {**event["seen"], "notified": event["seen"]["left"]["since"]}
+        waits.begin(item_wait(stuck_after=HOUR, on_stuck="notify", seen=seen))
+        await polls(waits, 75)
+        started = start_in_v2(emulator)
+        approve_in_v2(emulator, started)
+        await polls(waits, 2)
+        return event, waits.tasks[1].result()
+
+    event, done = waiting(scenario)
+
+    assert event["status"] == "stuck"
+    assert (done["status"], done["result"]["engine"]) == ("done", "procore")
+
+
+# --- outcomes and errors ---
+
+
+def test_legacy_decision_ends_the_wait(emulator, waiting):
+    items = many(emulator, 30)
+
+    async def scenario(waits):
+        waits.begin(*waits_for(items))
+        await waits.settle()
+        act(emulator, "Approve", "rita@example.com", items[0][:10])
+        await polls(waits, 12)
+        return waits.statuses(), waits.results()
+
+    statuses, results = waiting(scenario)
+
+    assert statuses == ["done"] * 10 + [None] * 20
+    assert {(found["engine"], found["decision"]["option"]) for found in results} == {("procore_legacy", "Approve")}
+
+
+def test_item_that_no_tool_knows_is_an_error_after_the_patience(emulator, waiting):
+    async def scenario(waits):
+        waits.begin(item_wait("4711"))
+        await polls(waits, 9)
+        before = waits.statuses()
+        await polls(waits, 4)
+        return before, waits.tasks[0].result()
+
+    before, event = waiting(scenario)
+
+    assert before == [None]
+    assert (event["status"], event["error"]) == ("error", "NotFound")
+
+
+def test_v2_instance_that_disappears_is_an_error_after_the_patience(emulator, waiting):
+    submit(emulator)
+
+    async def scenario(waits):
+        waits.begin(item_wait())
+        await polls(waits, 2)
+        upgrade(emulator, "draft")
+        started = start_in_v2(emulator)
+        await polls(waits, 2)
+        emulator.control("POST", f"procore/instances/{started}/hide", hidden=True)
+        await polls(waits, 14)
+        return waits.statuses()
+
+    assert waiting(scenario) == ["error"]
+
+
+def test_last_poll_at_the_deadline_reads_both_tools(emulator, waiting, clock):
+    submit(emulator)
+
+    async def scenario(waits):
+        waits.begin(item_wait(deadline=clock.deadline(2.5 * INTERVAL), legacy_until=["Approved"]))
+        await polls(waits, 1)
+        await asyncio.sleep(0.6 * INTERVAL)
+        act(emulator, "Approve", "rita@example.com", [LEGACY_ID])
+        await asyncio.sleep(INTERVAL)
+        return waits.tasks[0].result()
+
+    assert waiting(scenario)["result"]["engine"] == "procore_legacy"
+
+
+def test_outage_of_both_tools_is_reported_once(emulator, waiting, monkeypatch):
+    submit(emulator)
+    reported = []
+    monkeypatch.setattr(ProcoreItemWaitTrigger, "report_outage", lambda self, fault: reported.append(bool(fault)))
+
+    async def scenario(waits):
+        waits.begin(item_wait())
+        await polls(waits, 2)
+        emulator.control("POST", "faults", path="/rest/", times=9999, status=503)
+        await polls(waits, 20)
+        emulator.control("DELETE", "faults")
+        await polls(waits, 5)
+
+    waiting(scenario)
+
+    assert reported == [True, False]
