@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 PRODUCTS = {"Procore": "procore", "Procore Legacy": "procore_legacy", "Workflowsoft": "workflowsoft"}
-# Further trigger modules of an API whose triggers are in several.
+# Further modules of an API whose sensors or triggers are in several.
 FURTHER_MODULES = {
-    ("triggers", "procore"): ("procore_approval", "procore_events"),
+    ("sensors", "procore"): ("procore_base", "procore_item"),
+    ("triggers", "procore"): ("procore_approval", "procore_events", "procore_item", "procore_item_parts"),
     ("triggers", "workflowsoft"): ("workflowsoft_events",),
 }
 

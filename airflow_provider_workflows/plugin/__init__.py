@@ -21,6 +21,7 @@ WAITING_TASKS = (
     "ProcoreBulkReplaceAssigneesOperator",
     "ProcoreBulkStartInstancesOperator",
     "ProcoreInstanceSensor",
+    "ProcoreItemSensor",
     "ProcoreLegacyInstanceSensor",
     "ProcoreLegacyPerformActivityOperator",
     "ProcoreResponseRequestedSensor",

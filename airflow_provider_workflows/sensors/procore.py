@@ -1,14 +1,16 @@
-"""Sensors for Procore's Workflows v2 API: instances, requests for a response, and asynchronous operations."""
+"""
+Sensors for Procore's Workflows v2 API: instances, requests for a response, and asynchronous operations.
+
+:class:`.ProcoreItemSensor`, which also waits in Legacy, is imported from here, too.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_workflows.exceptions import ConfigurationError
-from airflow_provider_workflows.links.procore import ProcoreItemLink
 from airflow_provider_workflows.operators.procore.item import ItemParameters, check_tools_and_projects
 from airflow_provider_workflows.rules.datetimes import has_zone, parse_time
 from airflow_provider_workflows.rules.escalation import Level, business_days, business_hours
@@ -22,8 +24,9 @@ from airflow_provider_workflows.rules.parameters import (
 from airflow_provider_workflows.rules.payload import documented_form
 from airflow_provider_workflows.rules.procore import ENDED_STATES, STATES, current_step
 from airflow_provider_workflows.rules.procore_operations import ENDED_OPERATIONS, operation_items
-from airflow_provider_workflows.sensors.base import WorkflowsSensor
 from airflow_provider_workflows.sensors.overdue import NotifyingSensor
+from airflow_provider_workflows.sensors.procore_base import ProcoreSensor, known_states
+from airflow_provider_workflows.sensors.procore_item import ProcoreItemSensor
 from airflow_provider_workflows.triggers.procore import (
     ProcoreAsyncOperationWaitTrigger,
     ProcoreInstanceWaitTrigger,
@@ -34,54 +37,17 @@ from airflow_provider_workflows.version_compat import with_own_keys
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_workflows.hooks.procore import ProcoreHook
     from airflow_provider_workflows.rules.overdue import OverdueStep
 
 __all__ = [
     "Level",
     "ProcoreAsyncOperationSensor",
-    "ProcoreConnectionSensor",
     "ProcoreInstanceSensor",
+    "ProcoreItemSensor",
     "ProcoreResponseRequestedSensor",
-    "ProcoreSensor",
     "business_days",
     "business_hours",
 ]
-
-
-class ProcoreConnectionSensor(WorkflowsSensor):
-    """
-    Wait over a Procore connection, for either of Procore's two workflow APIs.
-
-    :param procore_conn_id: Id of a connection of type ``procore`` (templated).
-    :param company_id: Company to work in; overrides the company of the connection (templated).
-    """
-
-    operator_extra_links = (ProcoreItemLink(),)
-    template_fields: Sequence[str] = ("procore_conn_id", "company_id")
-
-    def __init__(self, *, procore_conn_id: str = "procore_default", company_id: str | int | None = None, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.procore_conn_id = procore_conn_id
-        self.company_id = company_id
-
-    def trigger_arguments(self) -> dict[str, Any]:
-        return {
-            "procore_conn_id": self.procore_conn_id,
-            "company_id": str_id(self.company_id),
-            "poll_interval": self.poke_interval,
-            "deadline": self.deadline,
-        }
-
-
-class ProcoreSensor(ProcoreConnectionSensor):
-    """Wait for Procore's Workflows v2 API."""
-
-    @cached_property
-    def hook(self) -> ProcoreHook:
-        from airflow_provider_workflows.hooks.procore import ProcoreHook
-
-        return ProcoreHook(self.procore_conn_id, company_id=self.company_id)
 
 
 class ProcoreInstanceSensor(ItemParameters, NotifyingSensor, ProcoreSensor):
@@ -375,17 +341,3 @@ class ProcoreAsyncOperationSensor(ProcoreSensor):
         (operation,) = result["operations"]
         completed, failed = operation_items(self.hook.get_async_operation(operation["operation_id"]))
         return {**operation, "completed_items": completed, "failed_items": failed}
-
-
-def known_states(parameter: str, states: str | Collection[str], known: Collection[str]) -> list[str]:
-    """
-    Return states as a list.
-
-    :raises ConfigurationError: a state is unknown.
-    """
-    names = [str(state) for state in as_list(states)]
-    if unknown := [name for name in names if name not in known]:
-        raise ConfigurationError(
-            f"{parameter}: unknown state {', '.join(map(repr, unknown))}. Expected one of: {', '.join(sorted(known))}."
-        )
-    return names

@@ -20,7 +20,7 @@ from airflow_provider_workflows.rules.parameters import (
 )
 from airflow_provider_workflows.rules.procore import ENDED_STATES, STATES
 from airflow_provider_workflows.sensors.overdue import NotifyingSensor
-from airflow_provider_workflows.sensors.procore import ProcoreSensor, known_states
+from airflow_provider_workflows.sensors.procore_base import ProcoreSensor, known_states
 from airflow_provider_workflows.triggers.procore_item import ProcoreItemWaitTrigger
 from airflow_provider_workflows.version_compat import task_state_store
 

@@ -13,7 +13,7 @@ from airflow_provider_workflows.rules.datetimes import has_zone, parse_time
 from airflow_provider_workflows.rules.escalation import Level, business_days, business_hours
 from airflow_provider_workflows.rules.parameters import as_list, check_required, require_exactly_one, str_id
 from airflow_provider_workflows.sensors.overdue import NotifyingSensor
-from airflow_provider_workflows.sensors.procore import ProcoreConnectionSensor
+from airflow_provider_workflows.sensors.procore_base import ProcoreConnectionSensor
 from airflow_provider_workflows.triggers.procore_legacy import ProcoreLegacyInstanceWaitTrigger
 from airflow_provider_workflows.version_compat import task_state_store
 

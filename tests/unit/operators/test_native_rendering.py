@@ -19,7 +19,7 @@ from airflow_provider_workflows.operators.workflowsoft import (
     WorkflowsoftCreateTaskOperator,
     WorkflowsoftGetFieldsOperator,
 )
-from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
+from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor, ProcoreItemSensor
 from airflow_provider_workflows.sensors.procore_legacy import ProcoreLegacyInstanceSensor
 from airflow_provider_workflows.sensors.workflowsoft import WorkflowsoftIntegrationSensor
 
@@ -41,6 +41,7 @@ GOOD = {
     WorkflowsoftGetFieldsOperator: {"integration_instance_id": "1"},
     WorkflowsoftCreateTaskOperator: {"title": "Call", "on_behalf_of": "1", "retries": 0},
     ProcoreInstanceSensor: {"instance_id": "700001", "timeout": 10},
+    ProcoreItemSensor: {"tool_type": TOOL, "item_id": "5001", "timeout": 10},
     ProcoreLegacyInstanceSensor: {"instance_id": "568150", "until": ["Approved"], "timeout": 10},
     WorkflowsoftIntegrationSensor: {"diagram": "Event planning", "step": "Book venue", "timeout": 10},
 }
@@ -94,6 +95,8 @@ def native(cls: type, store, **values):
         (ProcoreInstanceSensor, "instance_id", 700001.0),
         (ProcoreInstanceSensor, "step_answered", [1.5]),
         (ProcoreInstanceSensor, "project_id", ["1001"]),
+        (ProcoreItemSensor, "item_id", "5001.0"),
+        (ProcoreItemSensor, "legacy_instance_id", "568150.0"),
         (ProcoreLegacyInstanceSensor, "instance_id", "568150.0"),
         (ProcoreLegacyInstanceSensor, "activity", ["x"]),
         (WorkflowsoftIntegrationSensor, "step", ["x"]),

@@ -17,6 +17,7 @@ from airflow_provider_workflows.operators.waiting import LABEL_TEMPLATE
 from airflow_provider_workflows.sensors.procore import (
     ProcoreAsyncOperationSensor,
     ProcoreInstanceSensor,
+    ProcoreItemSensor,
     ProcoreResponseRequestedSensor,
 )
 from airflow_provider_workflows.sensors.procore_legacy import ProcoreLegacyInstanceSensor
@@ -47,6 +48,7 @@ def unmapped(cls, partial, mapped):
     [
         (ProcoreInstanceSensor, {"tool_type": TOOL}, {"item_id": "5001"}, "item 5001"),
         (ProcoreInstanceSensor, {}, {"instance_id": 700001}, "instance 700001"),
+        (ProcoreItemSensor, {"tool_type": TOOL}, {"item_id": "5001"}, "item 5001"),
         (ProcoreResponseRequestedSensor, {"tool_type": TOOL}, {"project_id": "1001"}, "project 1001"),
         (ProcoreResponseRequestedSensor, {}, {"tool_type": TOOL}, f"tool {TOOL}"),
         (ProcoreAsyncOperationSensor, {}, {"operation_id": "901001"}, "operation 901001"),

@@ -9,7 +9,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSen
 
 from airflow_provider_workflows.exceptions import ConfigurationError, NotFound
 from airflow_provider_workflows.rules.open_wait import OPEN_WAIT
-from airflow_provider_workflows.sensors.procore_item import ProcoreItemSensor
+from airflow_provider_workflows.sensors.procore import ProcoreItemSensor
 from airflow_provider_workflows.triggers import procore_item, procore_item_parts, procore_legacy
 from tests.unit.sensors.test_patience import WAYS, Task
 from tests.unit.sensors.test_patience import clock as worker_clock

@@ -42,11 +42,14 @@ VALUES = {
     "poll_interval": 60.0,
     "project_ids": ["1", None],
     "terminate_on_kill": True,
+    "seen": None,
+    "stuck_after": 60.0,
     "until": ["complete"],
     "occurrence": {"id": "1", "name": "Start", "status": None, "set_at": None},
 }
-LISTS = {"tool_types", "operation_ids", "fail_on", "skip_on", "step_reached", "step_answered"}
-PARTICULAR = {  # those of the event triggers, which bring some into a form of their own
+LISTS = {"tool_types", "operation_ids", "fail_on", "skip_on", "step_reached", "step_answered", "legacy_until"}
+PARTICULAR = {  # those of triggers that bring some into a form of their own
+    "ProcoreItemWaitTrigger": {},
     "ProcoreResponseRequestedTrigger": {},
     "ProcoreInstanceChangedTrigger": {"states": ["complete"], "changes": ["ended"]},
     "WorkflowsoftIntegrationTrigger": {"diagram": None, "step": None},
@@ -98,6 +101,7 @@ def test_every_trigger_is_covered():
 
     assert {
         "ProcoreInstanceWaitTrigger",
+        "ProcoreItemWaitTrigger",
         "ProcoreResponseRequestedWaitTrigger",
         "ProcoreAsyncOperationWaitTrigger",
         "ProcoreBulkReplaceWaitTrigger",
@@ -187,6 +191,7 @@ def test_malformed_time_fails_no_poll(clock, product, statistics):
 
 SENSORS = {
     procore.ProcoreInstanceSensor: {"instance_id": "700001"},
+    procore.ProcoreItemSensor: {"tool_type": "purchase_order_contract", "item_id": "5001"},
     procore.ProcoreResponseRequestedSensor: {"tool_type": "purchase_order_contract"},
     procore.ProcoreAsyncOperationSensor: {"operation_id": "1"},
     procore_legacy.ProcoreLegacyInstanceSensor: {"instance_id": "568150", "until": {"Start"}},
