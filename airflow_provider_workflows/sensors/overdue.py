@@ -209,9 +209,7 @@ class NotifyingSensor(WorkflowsSensor):
         rejections = self._postpone(trigger, overdue_step, is_rejected=not is_transient)
         return is_transient or rejections < MAX_REJECTIONS
 
-    def call_notifiers(
-        self, context: Context, parameter: str, notifiers: Sequence[Notifier], **variables: Any
-    ) -> None:
+    def call_notifiers(self, context: Context, parameter: str, notifiers: Sequence[Notifier], **variables: Any) -> None:
         """Call notifiers with further variables in the context; the wait continues if one fails."""
         from airflow.sdk import BaseNotifier
 

@@ -105,7 +105,7 @@ class ProcoreItemWaitTrigger(ProcoreWaitTrigger):
         self._current: ToolPart | None = None  # the part that shows what the item waits for
         self._unclear: Rejections | None = None  # evaluations that failed in the triggerer
         self._in_outage: set[ToolPart] = set()
-        given = {
+        given: dict[str, Any] = {
             "procore_conn_id": self.procore_conn_id,
             "company_id": self.company_id,
             "project_id": project_id,

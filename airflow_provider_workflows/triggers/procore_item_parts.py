@@ -23,6 +23,7 @@ from airflow_provider_workflows.rules import procore_item as rules
 from airflow_provider_workflows.rules import procore_legacy as legacy_rules
 from airflow_provider_workflows.rules.datetimes import time_text, unix_time
 from airflow_provider_workflows.rules.patience import Rejections
+from airflow_provider_workflows.rules.wait_result import WaitResult
 from airflow_provider_workflows.settings import rejection_patience_seconds
 from airflow_provider_workflows.triggers.base import WaitTrigger
 from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigger
@@ -58,9 +59,10 @@ class ToolPart(WaitTrigger):
             return None, None
         return snapshot, None
 
-    def evaluate(self, snapshot: dict[str, Any] | None) -> None:
+    def evaluate(self, snapshot: Any) -> WaitResult | None:
         self.reading, self.read_at = snapshot, time.time()
         self._accept()
+        return None  # the trigger evaluates both parts
 
     def reject(self, rejection: WorkflowsError) -> None:
         """Record a rejected poll; what was read before it stays."""
@@ -97,17 +99,19 @@ class V2Part(ToolPart, ProcoreInstanceWaitTrigger):
             str(self.tool_type), str(self.item_id), self.project_id, tool_subtype=self.tool_subtype, required=False
         )
         if not rows:
-            return self._nothing()
+            self._has_nothing()
+            return None
         instance_id = rules_v2.newest_instance(rows)
         return self._snapshot(hook.get_instance_history(instance_id, project_id=self.project_id), instance_id)[0]
 
     def evaluate_histories(self, histories: list[Any]) -> Any:
         if not histories:
-            return self.outcome_of(self._nothing())
+            self._has_nothing()
+            return self.outcome_of(None)
         instance_id, history = self._own_history(histories)
         return self.outcome_of(self._snapshot(history, instance_id)[0])
 
-    def _nothing(self) -> None:
+    def _has_nothing(self) -> None:
         self.pending_step, self.workflow = None, None
 
     def _level(self, hook: ProcoreHook) -> str:

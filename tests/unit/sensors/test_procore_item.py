@@ -191,7 +191,7 @@ def test_wait_goes_on_in_v2_and_keeps_what_it_saw(emulator, clock, store, way, s
     assert (found["item_status"], found["decision"]["option"]) == ("Approved", "Approve")
     assert (found["legacy"]["instance_id"], found["legacy"]["state"]) == (LEGACY_ID, "Pending Approval")
     assert found["legacy"]["left"] == SIDES[side]
-    assert clock.elapsed == 2700
+    assert clock.elapsed == 2400
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=list(WAYS))
@@ -210,7 +210,7 @@ def test_stuck_item_fails_the_wait_long_before_its_deadline(emulator, clock, sto
             **way,
         )
 
-    assert HOUR < clock.elapsed <= HOUR + 900
+    assert HOUR <= clock.elapsed <= HOUR + 900
 
 
 def test_stuck_item_skips_the_task_if_asked_to(emulator, clock, store):
