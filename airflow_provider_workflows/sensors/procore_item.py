@@ -54,8 +54,9 @@ class ProcoreItemSensor(NotifyingSensor, ProcoreSensor):
 
     Returns ``{engine, tool_type, instance_id, item_id, project_id, state, step, item_status, decision: {option, type,
     by, at, source, candidates, problem}, started_at, ended_at, ambiguous, legacy}``, the same in every mode and for
-    both tools. ``engine`` is the tool that decided: ``procore`` or ``procore_legacy``. What its record does not show is
-    None, and ``decision["problem"]`` says why.
+    both tools; with ``on_overdue`` also ``escalation_level`` and ``escalation_problem``. ``engine`` is the tool that
+    decided: ``procore`` or ``procore_legacy``. What its record does not show is None, and ``decision["problem"]`` says
+    why.
 
     - In v2 the values are those of ``ProcoreInstanceSensor``.
     - In Legacy, ``state`` is ``complete``, or ``terminated`` if you named that; ``item_status`` is the status of the
@@ -83,9 +84,11 @@ class ProcoreItemSensor(NotifyingSensor, ProcoreSensor):
         of the context, or a list of them. These are called once, with ``stuck_item`` in the context: ``{reason, legacy,
         instance_id, item_id, tool_type, project_id, item_url}``; then the wait continues.
     :param stuck_after: Seconds, or a timedelta, after which an item that was left behind is stuck; default: three days.
-    :param on_overdue: As for ``ProcoreInstanceSensor``.
-    :param overdue_after: As for ``ProcoreInstanceSensor``.
-    :raises ConfigurationError: tool or item missing; an unknown state or tool; the Legacy instance is of another item.
+    :param on_overdue: As for ``ProcoreLegacyInstanceSensor``, for steps of v2 and states of Legacy; it cannot add
+        assignees.
+    :param overdue_after: As for ``ProcoreLegacyInstanceSensor``.
+    :raises ConfigurationError: tool or item missing; an unknown state or tool; the Legacy instance is of another item;
+        a level adds assignees.
     """
 
     poke_again_on = NotifyingSensor.poke_again_on | {"stuck"}

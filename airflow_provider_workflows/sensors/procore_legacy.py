@@ -41,6 +41,10 @@ class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
     Your company defines the names of states and activities, and the API does not list them: a misspelled name is not
     detected, and the sensor waits until the deadline. In a state that you have not named, the wait fails if the
     instance was terminated, or has listed no activity for ten minutes; for a shorter time it may be between two states.
+    Running instances can look like this, or be gone (404), once Procore has moved the tool to Workflows v2; the error
+    names that. The state "Draft" without activities is not taken for one that you named, except by its id.
+    ``ProcoreItemSensor`` waits on in v2.
+
     In ``mode="reschedule"`` before Airflow 3.3, where a task cannot store state, only a termination fails the wait.
 
     Returns ``{instance_id, object_id, object_type, project_id, state, state_id, status, state_set_at,

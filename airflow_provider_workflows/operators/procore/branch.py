@@ -23,8 +23,8 @@ class ProcoreBranchOnOutcomeOperator(BaseBranchOperator):
     """
     Run the downstream tasks of one outcome, and skip the other tasks that follow directly.
 
-    Give it the result of ``ProcoreInstanceSensor`` or ``ProcoreLegacyInstanceSensor``. An outcome has several names,
-    compared in this order, in any case; the first name among ``branches`` selects the tasks:
+    Give it the result of ``ProcoreInstanceSensor``, ``ProcoreLegacyInstanceSensor`` or ``ProcoreItemSensor``. An
+    outcome has several names, compared in this order, in any case; the first name among ``branches`` selects the tasks:
 
     1. v2: the option of the ``decision``, such as ``Approve``: the decision at the step occurrence that the sensor
        waited for; without one, the decision at the last step, once the instance is complete. Earlier decisions,
@@ -83,8 +83,8 @@ class ProcoreBranchOnOutcomeOperator(BaseBranchOperator):
             )
         if not isinstance(self.outcome, Mapping) or not {"state", "dry_run"} & set(self.outcome):
             raise ConfigurationError(
-                "outcome must be the result of ProcoreInstanceSensor or ProcoreLegacyInstanceSensor; got "
-                f"{self.outcome!r}."
+                "outcome must be the result of ProcoreInstanceSensor, ProcoreLegacyInstanceSensor or "
+                f"ProcoreItemSensor; got {self.outcome!r}."
             )
         self._check_branches()
         decision = _decision(self.outcome)
@@ -143,7 +143,7 @@ def outcome_names(outcome: Mapping[str, Any]) -> list[str]:
     """
     Return the names of the outcome of a workflow, the most specific one first.
 
-    :param outcome: The result of ``ProcoreInstanceSensor`` or ``ProcoreLegacyInstanceSensor``.
+    :param outcome: The result of ``ProcoreInstanceSensor``, ``ProcoreLegacyInstanceSensor`` or ``ProcoreItemSensor``.
     :raises OutcomeUnclear: the record does not show the decision, or the decision contradicts the item's status.
     """
     problem, _ = _why_not_sure(outcome)
