@@ -91,7 +91,6 @@ class ProcoreItemSensor(NotifyingSensor, ProcoreSensor):
         a level adds assignees.
     """
 
-    poke_again_on = NotifyingSensor.poke_again_on | {"stuck"}
     template_fields: Sequence[str] = (
         "procore_conn_id",
         "company_id",

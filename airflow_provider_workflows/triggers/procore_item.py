@@ -31,8 +31,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class StuckItem(OverdueStep):
-    """Describe an item whose Legacy instance was left behind, and for which nothing was started since then."""
+class LeftItem(OverdueStep):
+    """
+    Describe an item whose Legacy instance was left behind, so that a worker stores that, or calls ``on_stuck``.
+
+    Airflow builds a trigger from its first arguments after a restart, so only a worker can store what a trigger sees.
+    """
 
 
 class ProcoreItemWaitTrigger(ProcoreWaitTrigger):
@@ -133,6 +137,7 @@ class ProcoreItemWaitTrigger(ProcoreWaitTrigger):
         self.follows_v2 = bool(known.get("follows_v2"))  # an active v2 instance was seen
         self.v2_was_absent = bool(known.get("v2_was_absent"))  # so a v2 instance that appears later is a new one
         self.left: dict[str, Any] | None = known.get("left")  # {how, since} of the Legacy instance
+        self._left_is_stored = self.left is not None  # in the arguments
         self.notified: float | None = known.get("notified")  # ``since`` for which on_stuck was called
 
     @property
@@ -184,6 +189,8 @@ class ProcoreItemWaitTrigger(ProcoreWaitTrigger):
                 self.last_fault = str(fault)
                 self._unclear = Rejections.following(self._unclear, time.time())
                 outcome = fault if self._unclear.are_final(time.time(), rejection_patience_seconds()) else None
+        if outcome is None and self.left is not None and not self._left_is_stored:
+            outcome = self._left_item(self.left)
         self.deliver(MOVED if outcome is None and self.follows_v2 != followed else outcome)
 
     def _on_outage(self, part: ToolPart, fault: str | None) -> None:
@@ -200,8 +207,8 @@ class ProcoreItemWaitTrigger(ProcoreWaitTrigger):
         return {**await super()._wait(), "seen": self.seen}
 
     def _overdue_event(self, overdue_step: OverdueStep) -> dict[str, Any]:
-        if isinstance(overdue_step, StuckItem):
-            return {"status": "stuck", "deadline": self.deadline}
+        if isinstance(overdue_step, LeftItem):
+            return {"status": "poke", "deadline": self.deadline}
         return super()._overdue_event(overdue_step)
 
     # --- the evaluation ---
@@ -333,23 +340,33 @@ class ProcoreItemWaitTrigger(ProcoreWaitTrigger):
         return rules.stuck_reason(self.tool_type, self.item_id, self.legacy.instance_id, seen, self.left)
 
     @property
-    def stuck(self) -> StuckItem | None:
+    def stuck(self) -> LeftItem | None:
         """The stuck item, if on_stuck is to be called for it."""
-        if self.on_stuck != "notify" or not self.is_stuck or self.left is None or self.notified == self.left["since"]:
+        is_new = self.left is not None and self.notified != self.left["since"]
+        if self.left is None or not is_new or self.on_stuck != "notify" or not self.is_stuck:
             return None
+        return self._left_item(self.left)
+
+    def _left_item(self, left: dict[str, Any]) -> LeftItem:
         seen = self.legacy.seen or {}
-        return StuckItem(
-            step_occurrence_id=f"{self.legacy.instance_id}@{self.left['since']:.0f}",
+        return LeftItem(
+            step_occurrence_id=f"{self.legacy.instance_id}@{left['since']:.0f}",
             step=seen.get("state"),
             since=seen.get("state_set_at"),
             due=None,
             reason=self.stuck_reason,
-            at=self.left["since"] + self.stuck_after,
+            at=left["since"],
         )
 
     def outcome_of(self, snapshot: None) -> WaitResult | OverdueStep | None:
+        planned = None if self.overdue_watch is None else self.overdue_watch["next"]
         outcome = super().outcome_of(snapshot)
-        self.is_polled = self._current is not None and self._current.is_polled
+        part = self._current
+        self.is_polled = part is not None and part.is_polled
+        if self.overdue_watch is not None and not self.is_polled and self.left is None:
+            # The step has not changed since a worker read it, so the level that is due next has not, either.
+            self.overdue_watch["next"] = planned
+            outcome = self.overdue() if outcome is None else outcome
         return self.stuck if outcome is None else outcome
 
     def _seen_of_legacy(self, how: str | None) -> dict[str, Any] | None:

@@ -218,12 +218,25 @@ def test_instance_of_a_company_that_left_legacy_is_no_success(emulator, store, s
     emulator.control("POST", "procore/legacy/upgrade")
     emulator.control("PATCH", "flags", legacy_left_behind=side)
 
-    wait = sensor(until={"PO Approved"})
+    wait = sensor(until={"PO Approved", "Draft"})
     if error is None:
         assert wait.poke({"task_state_store": store}) is False
     else:
-        with pytest.raises(error):
+        with pytest.raises(error, match="ProcoreItemSensor"):
             wait.poke({"task_state_store": store})
+
+
+@pytest.mark.parametrize("mode", ["poke", "reschedule"])
+def test_draft_that_the_switch_left_behind_fails_the_wait(emulator, store, monkeypatch, mode):
+    context = {"task_state_store": store}
+    emulator.control("POST", "procore/legacy/upgrade")
+    emulator.control("PATCH", "flags", legacy_left_behind="draft")
+    assert sensor(until={"draft"}, mode=mode).poke(context) is False
+
+    monkeypatch.setattr("airflow_provider_workflows.triggers.procore_legacy.ENDED_AFTER_SECONDS", 0.0)
+
+    with pytest.raises(AirflowFailException, match="ProcoreItemSensor"):
+        sensor(until={"draft"}, mode=mode).poke(context)
 
 
 @pytest.mark.parametrize("status", ["state", "object"])

@@ -7,8 +7,10 @@ import asyncio
 import pytest
 
 from airflow_provider_workflows.polling.list_poll import ABSENT_POLLS
+from airflow_provider_workflows.sensors.procore import ProcoreItemSensor
 from airflow_provider_workflows.triggers.procore_item import ProcoreItemWaitTrigger
 from tests.unit.polling.conftest import INTERVAL, LEGACY_WORKFLOW, PROJECT, TOOL, legacy_wait, v2_wait
+from tests.unit.sensors.test_procore import deferred
 from tests.unit.sensors.test_procore_item import HOUR, SIDES, approve_in_v2, start_in_v2, submit, upgrade
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")
@@ -39,14 +41,37 @@ def waits_for(items) -> list[ProcoreItemWaitTrigger]:
     return [item_wait(item_id, legacy_instance_id=instance_id) for instance_id, item_id in zip(*items, strict=True)]
 
 
-def again(trigger: ProcoreItemWaitTrigger) -> ProcoreItemWaitTrigger:
-    """The trigger as another triggerer builds it."""
-    _, arguments = trigger.serialize()
-    return ProcoreItemWaitTrigger(**arguments)
-
-
 async def polls(waits, count: int) -> list[dict[str, int]]:
     return [await waits.poll() for _ in range(count)]
+
+
+class Deferred:
+    """A task that is deferred again whenever its trigger asks a worker to poll."""
+
+    def __init__(self, waits, **parameters):
+        self.waits, self.parameters = waits, parameters
+        self.resumed = 0
+        self.defer()
+
+    def defer(self) -> None:
+        self.waits.begin(item_wait(**self.parameters))
+
+    def restart_triggerer(self) -> None:
+        self.waits.tasks.pop().cancel()
+        self.defer()
+
+    async def polls(self, count: int) -> dict | None:
+        """Return the event that a worker would not go on after."""
+        for _ in range(count):
+            await self.waits.poll()
+            event = self.waits.tasks[-1].result() if self.waits.tasks[-1].done() else None
+            if event is not None and event["status"] != "poke":
+                return event
+            if event is not None:
+                self.resumed += 1
+                self.parameters["seen"] = event["seen"]
+                self.defer()
+        return None
 
 
 # --- cost ---
@@ -77,13 +102,18 @@ def test_items_share_the_polls_of_other_waits(emulator, waiting):
 
 @pytest.mark.parametrize("side", SIDES)
 def test_items_that_left_legacy_are_not_polled_one_by_one(emulator, waiting, side):
-    items = many(emulator, 40)
+    items = many(emulator, 20)
 
     async def scenario(waits):
         waits.begin(*waits_for(items))
         await waits.settle()
         upgrade(emulator, side)
         await polls(waits, 15)
+        for task in [task for task in waits.tasks if task.done()]:
+            seen = task.result()["seen"]
+            waits.tasks.remove(task)
+            waits.begin(item_wait(seen["legacy"]["object_id"], seen=seen))
+        await polls(waits, 2)
         left = await polls(waits, 3)
         for item_id in items[1]:
             emulator.control("POST", "procore/instances", tool_type=TOOL, item_id=item_id)
@@ -114,29 +144,29 @@ def test_v2_without_bulk_history_is_not_polled_for_each_item(emulator, waiting):
 
 
 @pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("is_moved", [False, True])
-def test_wait_goes_on_in_v2_and_keeps_what_it_saw(emulator, waiting, side, is_moved):
+@pytest.mark.parametrize("restarts", [False, True])
+def test_wait_goes_on_in_v2_and_keeps_what_it_saw(emulator, waiting, side, restarts):
     submit(emulator)
 
     async def scenario(waits):
-        trigger = item_wait()
-        waits.begin(trigger)
-        await polls(waits, 3)
+        task = Deferred(waits)
+        await task.polls(3)
         upgrade(emulator, side)
-        await polls(waits, 15)
-        if is_moved:
-            waits.tasks.pop().cancel()
-            waits.begin(again(trigger))
+        await task.polls(15)
+        if restarts and side != "unchanged":  # what only a triggerer saw is lost
+            task.restart_triggerer()
+            await task.polls(15)
         started = start_in_v2(emulator)
-        await polls(waits, 3)
+        await task.polls(3)
         approve_in_v2(emulator, started)
-        await polls(waits, 2)
-        return started, waits.results()
+        return started, await task.polls(2), task.resumed
 
-    started, (found,) = waiting(scenario)
+    started, event, resumed = waiting(scenario)
 
+    found = event["result"]
     assert (found["engine"], found["instance_id"], found["item_status"]) == ("procore", started, "Approved")
     assert (found["legacy"]["state"], found["legacy"]["left"]) == ("Pending Approval", SIDES[side])
+    assert resumed == (0 if side == "unchanged" else 1)
 
 
 @pytest.mark.parametrize("has_workflow", [True, False])
@@ -145,17 +175,17 @@ def test_stuck_item_ends_the_wait_and_one_that_looks_as_before_does_not(emulator
     submit(emulator)
 
     async def scenario(waits):
-        waits.begin(item_wait(stuck_after=HOUR))
-        await polls(waits, 3)
+        task = Deferred(waits, stuck_after=HOUR)
+        await task.polls(3)
         upgrade(emulator, side, has_workflow=has_workflow)
-        await polls(waits, 59)
-        before = waits.statuses()
-        await polls(waits, 15)
-        return before, [task.result() if task.done() else None for task in waits.tasks]
+        for _ in range(3):
+            assert await task.polls(19) is None
+            if side != "unchanged":
+                task.restart_triggerer()
+        return await task.polls(15)
 
-    before, (event,) = waiting(scenario)
+    event = waiting(scenario)
 
-    assert before == [None]
     if side == "unchanged":
         assert event is None
     else:
@@ -167,24 +197,45 @@ def test_stuck_item_resumes_the_task_once_for_its_notifier(emulator, waiting):
     submit(emulator)
 
     async def scenario(waits):
-        trigger = item_wait(stuck_after=HOUR, on_stuck="notify")
-        waits.begin(trigger)
-        await polls(waits, 3)
+        task = Deferred(waits, stuck_after=HOUR, on_stuck="notify")
+        await task.polls(3)
         upgrade(emulator, "draft")
-        await polls(waits, 75)
-        event = waits.tasks[0].result()
-        seen = {**event["seen"], "notified": event["seen"]["left"]["since"]}
-        waits.begin(item_wait(stuck_after=HOUR, on_stuck="notify", seen=seen))
-        await polls(waits, 75)
-        started = start_in_v2(emulator)
-        approve_in_v2(emulator, started)
-        await polls(waits, 2)
-        return event, waits.tasks[1].result()
+        while task.resumed < 2:
+            await task.polls(1)
+        at = waits.clock.elapsed
+        task.parameters["seen"]["notified"] = task.parameters["seen"]["left"]["since"]  # as a worker does
+        waits.tasks.pop().cancel()
+        task.defer()
+        await task.polls(75)
+        approve_in_v2(emulator, start_in_v2(emulator))
+        return at, await task.polls(2), task.resumed
 
-    event, done = waiting(scenario)
+    at, event, resumed = waiting(scenario)
 
-    assert event["status"] == "stuck"
-    assert (done["status"], done["result"]["engine"]) == ("done", "procore")
+    assert HOUR <= at <= HOUR + 15 * INTERVAL
+    assert (event["status"], event["result"]["engine"], resumed) == ("done", "procore", 2)
+
+
+def test_overdue_state_of_legacy_is_noticed_without_reading_it_again(emulator, waiting):
+    submit(emulator)
+    wait = ProcoreItemSensor(
+        task_id="wait", tool_type=TOOL, item_id=ITEM, on_overdue=print, overdue_after=HOUR, poke_interval=INTERVAL
+    )
+    _, arguments = deferred(wait, {}).trigger.serialize()
+
+    async def scenario(waits):
+        waits.begin(ProcoreItemWaitTrigger(**{**arguments, "deadline": None}))
+        seen = await polls(waits, 57)
+        before = waits.statuses()
+        await polls(waits, 5)
+        return seen, before, waits.tasks[0].result()
+
+    seen, before, event = waiting(scenario)
+
+    assert seen[-1] == {BULK: 1, LIST: 1}
+    assert before == [None]
+    assert (event["status"], event["step"]) == ("overdue", "Pending Approval")
+    assert event["seen"]["legacy"]["state"] == "Pending Approval"
 
 
 # --- outcomes and errors ---

@@ -36,3 +36,22 @@ def test_a_gap_between_states_ends_no_wait_before_ten_minutes(emulator, waiting,
     assert statuses[-1] == "done"
     assert results[0]["state"] == ("Start" if moves_on else "Pending Approval")
     assert statuses.index("done") == (5 if moves_on else 10)
+
+
+@pytest.mark.parametrize(("side", "status"), [("not_found", "error"), ("terminated", "done"), ("draft", "done")])
+def test_wait_for_an_instance_that_left_legacy_ends_and_names_the_switch(emulator, waiting, side, status):
+    act(emulator, "Submit for Approval", "pat@example.com", "568150")
+
+    async def scenario(waits):
+        waits.begin(legacy_wait("568150", until=["PO Approved", "Draft"]))
+        await waits.poll()
+        emulator.control("POST", "procore/legacy/upgrade")
+        emulator.control("PATCH", "flags", legacy_left_behind=side)
+        for _ in range(13):
+            await waits.poll()
+        return waits.tasks[0].result()
+
+    event = waiting(scenario)
+
+    assert (event["status"], event.get("action")) == (status, "fail" if status == "done" else None)
+    assert "ProcoreItemSensor" in event["reason" if status == "done" else "message"]
