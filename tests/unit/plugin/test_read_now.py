@@ -86,6 +86,16 @@ def test_current_step_and_assignees_replace_what_was_stored(started, states):
     assert row.wait.deadline == "2027-01-01T00:00:00+00:00"
 
 
+def test_item_is_read_in_the_tool_that_runs_it(airflow_connections, states):
+    item = {"item_id": "1953145", "tool_type": TOOL, "project_id": "1001", "on_stuck": "fail", "stuck_after": 60.0}
+    row = replace(row_of(item), classpath="airflow_provider_workflows.triggers.procore_item.ProcoreItemWaitTrigger")
+
+    assert states.read([row]).read == 1
+    states.apply([row])
+
+    assert (row.wait.product, row.wait.instance_id, row.wait.step) == ("procore_legacy", "568150", "Start")
+
+
 def test_many_waits_cost_one_request_for_fifty(emulator, started, states):
     rows = [row_of(instance, number) for number, instance in enumerate(started(60))]
     before = Counter(request["path"] for request in requests(emulator))
