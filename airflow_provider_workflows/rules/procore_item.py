@@ -47,6 +47,7 @@ def is_named(instance: Json, until: Collection[str]) -> bool:
     return not names.isdisjoint(state.casefold() for state in until)
 
 
+@documented_form()
 def stage_of(
     instance: Json,
     *,
@@ -80,6 +81,7 @@ def stage_of(
     return "idle" if is_over else "between"
 
 
+@documented_form()
 def is_final_state(instance: Json, histories: Sequence[Json] | None, seen: Json | None) -> bool | None:
     """
     Return whether the state of an instance without activities is a final one, or None if nothing shows that.

@@ -15,6 +15,7 @@ from airflow_provider_workflows.exceptions import WorkflowsError
 from airflow_provider_workflows.rules import procore as v2
 from airflow_provider_workflows.rules import procore_decisions as timeline
 from airflow_provider_workflows.rules import procore_history as audit
+from airflow_provider_workflows.rules import procore_item as item
 from airflow_provider_workflows.rules import procore_legacy as v1
 from airflow_provider_workflows.rules import procore_legacy_history as v1_history
 from airflow_provider_workflows.rules import procore_operations as v2_operations
@@ -213,6 +214,8 @@ READINGS = [
     Reading(LEGACY, v1.has_type, lambda i: v1.has_type(row(i), "Contract")),
     Reading(LEGACY, v1.may_hide_activities, lambda i: v1.may_hide_activities(legacy(row(i)))),
     Reading(LEGACY, v1.is_idle, lambda i: v1.is_idle(legacy(row(i)))),
+    Reading(LEGACY, v1.is_draft, lambda i: v1.is_draft(legacy(row(i)))),
+    Reading(LEGACY, v1.names_of, lambda i: v1.names_of(legacy(row(i)))),
     Reading(LEGACY, v1.has_ended, lambda i: v1.has_ended(legacy(row(i)), is_over=True)),
     Reading(LEGACY, v1.how_it_ended, lambda i: v1.how_it_ended(legacy(row(i)))),
     Reading(LEGACY, v1.is_quiet, lambda i: v1.is_quiet(legacy(row(i)), [], SINCE)),
@@ -246,6 +249,25 @@ READINGS = [
     Reading(HISTORIES, v1_history.occurrence_of_row, lambda h: [v1_history.occurrence_of_row(one) for one in rows(h)]),
     Reading(HISTORIES, v1_history.is_row_of, lambda h: [
         v1_history.is_row_of(one, instance_id="1", activity_id="2") for one in rows(h)]),
+    Reading(LEGACY, item.is_named, lambda i: item.is_named(legacy(row(i)), ["Draft"])),
+    Reading(LEGACY, item.stage_of, lambda i: item.stage_of(
+        legacy(row(i)), until=["Draft"], histories=[], seen=SHOWN, is_over=True)),
+    Reading(HISTORIES, item.stage_of, lambda h: item.stage_of(
+        SHOWN, until=[], histories=rows(h), seen=None, is_over=True)),
+    Reading(LEGACY, item.is_final_state, lambda i: item.is_final_state(legacy(row(i)), [], SHOWN)),
+    Reading(HISTORIES, item.is_final_state, lambda h: item.is_final_state(SHOWN, rows(h), None)),
+    Reading(HISTORIES, item.legacy_decision, lambda h: item.legacy_decision(SHOWN, rows(h))),
+    Reading(LEGACY, item.is_newer_in_v2, lambda i: item.is_newer_in_v2(
+        {"item_id": "1", "instance_id": "2", "ended_at": "2026-01-01T00:00:00Z"}, legacy(row(i)), "open")),
+    Reading(HISTORY, item.is_newer_in_v2, lambda h: item.is_newer_in_v2(described(row(h)), SHOWN, None)),
+    Reading(HISTORY, item.v2_outcome, lambda h: item.v2_outcome(
+        {**described(row(h)), "project_id": "1"}, None, "po", **STATES)),
+    Reading(LEGACY, item.legacy_outcome, lambda i: item.legacy_outcome(
+        legacy(row(i)), "complete", None, {}, item=WHERE, legacy_until=[], **STATES)),
+    Reading(LEGACY, item.seen_of_legacy, lambda i: item.seen_of_legacy(legacy(row(i)), None)),
+    Reading(LEGACY, item.stuck_reason, lambda i: item.stuck_reason(
+        "po", "1", "2", legacy(row(i)), {"how": "gone", "since": 0.0})),
+    Reading(LEGACY, item.terminated_at, lambda i: item.terminated_at(legacy(row(i)))),
     Reading(ROWS, ws.titled_rows, lambda r: ws.titled_rows(r, "row")),
     Reading(ROWS, ws.choose, lambda r: ws.choose(
         "diagram", "process diagram", "Event planning", ws.titled_rows(r, "row"))),
@@ -312,6 +334,7 @@ READ_NO_ANSWER = {
         "time",
         "watermark",
     },
+    "procore_item": set(),
     "procore_legacy": {"moment_of", "same_name", "time_of"},
     "procore_legacy_history": set(),
     "procore_operations": set(),
@@ -321,7 +344,7 @@ READ_NO_ANSWER = {
 }
 
 
-@pytest.mark.parametrize("module", [v2, v2_operations, timeline, people, audit, v1, v1_history, ws, ws_fields])
+@pytest.mark.parametrize("module", [v2, v2_operations, timeline, people, audit, item, v1, v1_history, ws, ws_fields])
 def test_every_rule_is_known_to_read_a_response_or_none(module):
     name = module.__name__.rpartition(".")[2]
     functions = {
