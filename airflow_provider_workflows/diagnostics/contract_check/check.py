@@ -130,6 +130,7 @@ def check_contract(
             max_timeout=MAX_CALL_SECONDS / 2,
             observer=recorder,
         )
+        hook.start_dry_run()  # the client itself rejects a change, too
         reader = Reader(hook.client, recorder)
         _read(hook, reader, list(instance_ids))
         problem = reader.stopped

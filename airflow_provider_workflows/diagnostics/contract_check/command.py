@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -48,8 +49,9 @@ def _run(options: argparse.Namespace, out: Any) -> bool:
     from airflow_provider_workflows.diagnostics.contract_check import report
     from airflow_provider_workflows.diagnostics.contract_check.check import check_contract
 
-    if options.report is not None and (options.report.is_dir() or not options.report.absolute().parent.is_dir()):
-        print(f"airflow-workflows contract-check: --report: {options.report} is no file in a folder.", file=sys.stderr)
+    if options.report is not None and not _may_write(options.report):
+        message = f"--report: {options.report} cannot be written. Name a file in a folder that exists."
+        print(f"airflow-workflows contract-check: {message}", file=sys.stderr)
         raise SystemExit(2)
     checked = check_contract(options.conn_id, options.instance_id)
     if options.json:
@@ -64,3 +66,8 @@ def _run(options: argparse.Namespace, out: Any) -> bool:
     if options.report is not None:
         options.report.write_text(report.anonymous(checked), encoding="utf-8")
     return not checked.is_ok
+
+
+def _may_write(path: Path) -> bool:
+    place = path if path.exists() else path.absolute().parent
+    return not path.is_dir() and place.exists() and os.access(place, os.W_OK)

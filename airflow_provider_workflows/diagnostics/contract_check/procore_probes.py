@@ -36,32 +36,38 @@ def cursor_place(records: Records) -> Outcome:
     sides = list(paging.cursor_sides(first))
     if sides:
         return seen(sides[0], "a page of one row")
-    if paging.names_page(first):
-        return not_seen("the list names its pages by number only")
     signs = paging.signs_of(first)
     if signs is None or signs.unknown:
         return unexpected("a next page is named in a way that this package rejects", *(signs.unknown if signs else ()))
+    if paging.names_page(first) or _has_second_page(records):
+        return not_seen("the list has page numbers and no cursors")
     if signs.places or signs.cursors:
         return unexpected("a next page is named in another way, which this package follows")
-    if signs.more or signs.pages > 1 or (signs.total or 0) > 1:
-        return not_seen("the list only says that there is more")
     return unexpected("nothing says that there is a next page")
 
 
 def instances_paging(records: Records) -> Outcome:
-    first, page = records.last("instances_first"), records.last("instances_page")
-    if first is None or page is None or not first.rows or not _has_more_than_one(records, first):
+    first, second = records.last("instances_first"), records.last("instances_second")
+    if first is None or second is None or not first.rows or not _has_more_than_one(records, first):
         return not_seen(FIRST_PAGE)
-    if paging.names_page(first):
-        return seen("page_only", "a page of one row")
     sides = set(paging.cursor_sides(first))
-    if not sides or sides & {"body_has_more", "body_total_pages"}:
-        return not_seen("the list returns no cursor")
-    if page.is_ok and set(paging.cursor_sides(page)) & sides:
-        return seen("cursor_only", "a page number is ignored")
-    if page.is_ok:
-        return seen("cursor_and_page", "the same page by its number")
-    return seen("cursor_only", f"a page number is rejected with {page.status}")
+    if sides & {"body_has_more", "body_total_pages"}:
+        return not_seen("the list returns no cursor, and only says that there is more")
+    if not sides:
+        is_numbered = paging.names_page(first) or _has_second_page(records)
+        return seen("page_only", "a page by its number") if is_numbered else not_seen("the list returns no cursor")
+    if not second.is_ok:
+        return seen("cursor_only", f"a page number is rejected with {second.status}")
+    if _has_second_page(records):
+        return seen("cursor_and_page", "the second page by its number")
+    return seen("cursor_only", "a page number is ignored")
+
+
+def _has_second_page(records: Records) -> bool:
+    """Return whether the second page, by its number, is another one than the first."""
+    first, second = records.last("instances_first"), records.last("instances_second")
+    rows = [reading.rows[0].get("id") for reading in (first, second) if reading is not None and reading.rows]
+    return len(rows) == 2 and rows[0] != rows[1]
 
 
 def page_headers(records: Records) -> Outcome:

@@ -106,7 +106,7 @@ class ProcoreReader:
     def _lists(self, main: Reading) -> None:
         """Read the list with the most rows again: page by page, the ended instances, one item's."""
         self._again("instances_first", main, per_page=1)
-        self._again("instances_page", main, per_page=1, page=1)
+        self._again("instances_second", main, per_page=1, page=2)
         self._again("instances_ended", main, **{"filters[active]": "false"})
         self._again("instances_item", main, **{"filters[item_id]": main.rows[-1].get("item_id")})
 

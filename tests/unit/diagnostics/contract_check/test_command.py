@@ -134,6 +134,7 @@ def test_server_that_goes_away_is_not_asked_forty_times(tenant, run):
         (["procore_tenant", "--instance-id", "1"], 1),
         (["procore_tenant", "--json", "--emulator-flags"], 2),
         (["procore_tenant", "--report", "/no/such/folder/report.json"], 2),
+        (["procore_tenant", "--report", "/"], 2),
     ],
 )
 def test_bad_input_is_an_error_before_anything_is_sent(tenant, run, monkeypatch, arguments, code):
