@@ -8,6 +8,7 @@ import pytest
 
 from airflow_provider_workflows import cli
 from airflow_provider_workflows.diagnostics.contract_check import recording
+from airflow_provider_workflows.diagnostics.contract_check.check import check_contract
 from airflow_provider_workflows.emulator import Emulator
 from tests.support.contract_tenant import ContractTenant
 
@@ -227,3 +228,17 @@ def test_emulator_with_the_printed_flags_is_checked_the_same(tenant, run, monkey
 
     assert SIDES[conn_type].items() <= flags.items()
     assert [(f["flag"], f["result"], f["side"]) for f in first] == [(f["flag"], f["result"], f["side"]) for f in second]
+
+
+@pytest.mark.parametrize("stated", ["when_on", "never"])
+def test_check_never_meets_the_servers_rate_limit(tenant, monkeypatch, stated):
+    monkeypatch.setattr(recording, "WINDOW_SECONDS", 10.0)
+    monkeypatch.setenv("AIRFLOW_CONN_TENANT", tenant.connection("procore"))
+    tenant.later(3700)  # the requests of other tests count no more
+    tenant.control("flags", "PATCH", rate_limit="on", rate_headers=stated)
+    start = tenant.emulator.requests()[-1]["n"]
+
+    checked = check_contract("tenant", sleep=tenant.later)
+
+    assert checked.problem == ""
+    assert 429 not in [one["status"] for one in tenant.emulator.requests(since=start)]
