@@ -147,9 +147,13 @@ class WritingOperator(WorkflowsOperator):
         # Members of the result that are known before the action is sent.
         self.known: Mapping[str, Any] = {}
 
-    def perform(self, context: Context) -> Any:
+    def start_dry_run(self) -> None:
+        """Let the hook send nothing that changes something, if the task is a dry run."""
         if as_flag("dry_run", self.dry_run):
             self.hook.start_dry_run()
+
+    def perform(self, context: Context) -> Any:
+        self.start_dry_run()
         own_context = dry_run_context(context, lambda: self.hook.dry_run)
         return self.or_would_send(lambda: self.act(own_context))
 

@@ -133,7 +133,12 @@ def subject_of(instance: Mapping[str, Any], step: Mapping[str, Any]) -> str:
 
 
 def body_of(
-    instance: Mapping[str, Any], step: Mapping[str, Any], fields: Mapping[str, Any], item_url: str | None
+    instance: Mapping[str, Any],
+    step: Mapping[str, Any],
+    fields: Mapping[str, Any],
+    item_url: str | None,
+    *,
+    is_dry_run: bool = False,
 ) -> str:
     """
     Return the text of the request as Markdown, with every value escaped.
@@ -142,6 +147,7 @@ def body_of(
     :param step: Its current step.
     :param fields: Further values by their labels, as the DAG author chose them.
     :param item_url: URL of the item in Procore, or None.
+    :param is_dry_run: Whether a choice is not sent.
     """
     known = {
         "Item": _item(instance),
@@ -153,7 +159,8 @@ def body_of(
     lines = [f"- **{escaped(label)}:** {escaped(value)}" for label, value in rows.items()]
     if item_url and item_url.startswith(("https://", "http://")):
         lines += ["", f"[Open the item in Procore](<{quote(item_url, safe=URL_CHARACTERS)}>)"]
-    return "\n".join([*lines, "", "The first response counts, here or in Procore."])
+    rule = "The first response counts, here or in Procore."
+    return "\n".join([*lines, "", "**Dry run:** a choice here is not sent to Procore." if is_dry_run else rule])
 
 
 URL_CHARACTERS = "%/:?#[]@!$&'()*+,;=-._~"  # all of a URL; so quoting leaves a URL as it is

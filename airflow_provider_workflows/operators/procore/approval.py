@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_workflows.exceptions import ConfigurationError, ResponseConflict, StepMoved, WorkflowsError
 from airflow_provider_workflows.operators.base import Pin, WaitingOperator, describe, poll_until
+from airflow_provider_workflows.operators.dry_run import dry_run_context
 from airflow_provider_workflows.operators.procore.base import (
     ACCEPTED,
     ON_STEP_MOVED,
@@ -84,6 +85,8 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
     :param confirm_timeout: Seconds, or a timedelta, to poll for the response after it was sent; default 60.
     :param wait_timeout: Seconds, or a timedelta, that the wait may take, wall-clock over all retries; default 7 days.
     :param poll_interval: Seconds between two polls of Procore; by default ``[workflows] poke_interval``, else 60.
+    :param dry_run: Let people choose as usual, and then return what would be sent, as ``{dry_run: True, would_send:
+        [{method, path, body}], ...}``; the request says so (templated).
     :raises ConfigurationError: Airflow is older than 3.3; a parameter is missing or wrong; the step does not wait for
         the user, or no longer offers the chosen option; the request of a cleared task cannot be replaced.
     :raises ResponseConflict: the user's recorded response cannot be compared with the choice; never retried.
@@ -159,7 +162,15 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
                 stored.persist(choice.to_dict())
             # Of two clicks at the same moment Airflow can accept both; the first one that arrives here counts.
             choice = Choice.from_dict(stored.value)
-        return self.returned(context, lambda: self._resume(context, choice, event))
+        return self.returned(context, lambda: self._perform(lambda: self._resume(context, choice, event)))
+
+    def perform(self, context: Context) -> Any:
+        # People choose in a dry run, too, so the task stores its request and their choice as usual.
+        return self._perform(lambda: self.act(context))
+
+    def _perform(self, act: Callable[[], Any]) -> Any:
+        self.start_dry_run()
+        return self.or_would_send(act)
 
     def _resume(self, context: Context, choice: Choice | None, event: Mapping[str, Any] | None) -> Any:
         self._check_parameters()
@@ -215,10 +226,13 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
         self.check_deadline()
         trigger = self._trigger(context, view, instance_id)
         self.poll(context, trigger)  # for the log, and for the description of the wait
-        content = [view.occurrence_id, list(choices), {str(key): str(fields[key]) for key in fields}, users]
+        is_dry_run = self.hook.dry_run
+        texts = {str(label): str(value) for label, value in fields.items()}
+        content = [view.occurrence_id, list(choices), texts, users, is_dry_run]
         described = {
             "step_occurrence_id": view.occurrence_id,
             "choices": choices,
+            "dry_run": is_dry_run,
             "content": hashlib.sha256(json.dumps(content).encode()).hexdigest(),
         }
         self._check_shown(context, request.value, described)
@@ -227,7 +241,7 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
             create_request(
                 context,
                 subject=approval.subject_of(view.instance, step),
-                body=approval.body_of(view.instance, step, fields, self.item_url),
+                body=approval.body_of(view.instance, step, fields, self.item_url, is_dry_run=is_dry_run),
                 options=list(choices),
                 params=approval.NOTE_FIELD,
                 assigned_users=users,
@@ -280,10 +294,13 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
     def _send(self, context: Context, choice: Choice) -> dict[str, Any] | None:
         """Send a choice to Procore, or return what was decided in Procore before it."""
         self._choice = choice
-        choices = (Pin(self._store, REQUEST, None).value or {}).get("choices") or {}
-        self.option, self.comment = choices.get(choice.option, choice.option), choice.comment
+        request = Pin(self._store, REQUEST, None).value or {}
+        if request.get("dry_run"):  # the request said that the choice is not sent
+            self.hook.start_dry_run()
+        self.option = (request.get("choices") or {}).get(choice.option, choice.option)
+        self.comment = choice.comment
         try:
-            return super().act(context)
+            return super().act(dry_run_context(context, lambda: self.hook.dry_run))
         except (StepMoved, ResponseConflict) as too_late:
             self.log.info("%s", describe(too_late))
             instance_id, occurrence_id = self.target(*self.read_pins(context))

@@ -118,7 +118,8 @@ WRITES: list[tuple[type, dict[str, Any] | Setup, dict[str, Any]]] = [
         {"title": "Call", "on_behalf_of": "11"},
     ),
 ]
-WRITERS = {cls for cls, _, _ in WRITES}
+# A person decides before it writes, so its dry runs are in test_approval.
+WRITERS = {cls for cls, _, _ in WRITES} | {procore.ProcoreApprovalOperator}
 ONLY_READ = {
     procore.ProcoreBranchOnOutcomeOperator,
     procore.ProcoreCycleTimeReportOperator,

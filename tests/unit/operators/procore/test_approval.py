@@ -467,6 +467,50 @@ def test_retry_after_the_deadline_does_not_ask_again(emulator, task_of, store):
     assert len(task.created) == 1
 
 
+# --- dry runs ---
+
+
+@pytest.mark.parametrize("is_turned_off", [False, True])
+def test_dry_run_asks_and_returns_what_the_choice_would_send(emulator, task_of, is_turned_off):
+    task = task_of(dry_run=True)
+    task.run()
+    assert "Dry run" in task.request["body"]
+    if is_turned_off:  # the person was told that nothing is sent
+        task.build = approval
+    task.click("Approve", "Fine.")
+
+    result = task.run()
+
+    (call,) = result["would_send"]
+    assert call["path"].endswith("/responses")
+    assert "Kim" in call["body"]["response"]["comment"]
+    assert (result["dry_run"], result["option"]) == (True, "Approve")
+    assert (sent(emulator), responses(emulator)) == (0, [])
+
+
+def test_dry_run_by_the_connection_reports_a_response_in_procore(emulator, task, set_connection):
+    connection = emulator.connection("procore")
+    connection["extra"]["dry_run"] = True
+    set_connection("procore_default", connection)
+    task.run()
+    respond_as_user(emulator, "integration@example.com", "Reject")
+    task.run_trigger()
+
+    result = task.run()
+
+    assert (whose(result), result["would_send"]) == (("procore", "integration@example.com", "Reject"), [])
+
+
+def test_cleared_task_never_shows_the_request_of_a_dry_run(emulator, task_of):
+    task = task_of(dry_run=True)
+    task.run()
+    task.clear()
+    task.build = approval
+
+    with pytest.raises(ConfigurationError, match="new DAG run"):
+        task.run()
+
+
 # --- what it is given ---
 
 
