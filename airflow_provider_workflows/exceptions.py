@@ -38,6 +38,7 @@ __all__ = [
     "PresetsUnfinished",
     "RateLimited",
     "ResponseConflict",
+    "ResponsesUnfinished",
     "ServerError",
     "SignInFailed",
     "StepMoved",
@@ -140,6 +141,10 @@ class PresetConflict(WorkflowsError):
 
 class PresetsUnfinished(WorkflowsError):
     """Raised when some presets failed or have an unknown outcome; all others are done, and a retry does the rest."""
+
+
+class ResponsesUnfinished(WorkflowsError):
+    """Raised when some of many responses failed or have an unknown outcome; a retry sends only the failed ones."""
 
 
 class ApiError(WorkflowsError):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any, Protocol
@@ -25,7 +27,7 @@ from airflow_provider_workflows.client.error_mapping import (
     scrubber,
 )
 from airflow_provider_workflows.client.pagination import Paginator
-from airflow_provider_workflows.client.rate_limit import RateLimit
+from airflow_provider_workflows.client.rate_limit import MAX_STATED_WAIT_SECONDS, Pace, RateLimit
 from airflow_provider_workflows.client.response import ApiResponse
 from airflow_provider_workflows.client.retry import Idempotency, RetryPolicy
 from airflow_provider_workflows.client.transport import Adapter, Session
@@ -35,7 +37,9 @@ from airflow_provider_workflows.exceptions import (
     UnexpectedResponse,
 )
 
+log = logging.getLogger(__name__)
 CONNECT_TIMEOUT = 10.0  # seconds
+MIN_LOGGED_WAIT_SECONDS = 60.0
 MAX_RESPONSE_BYTES = 32 * 2**20  # bytes, decoded
 MAX_PAGES = 10_000  # of one list
 MAX_IDLE_SECONDS = 2.0  # of a socket before an unsafe call; some servers close an idle socket after that
@@ -123,6 +127,12 @@ class RestClient:
     def server_time(self) -> datetime:
         """Return the time by the server's clock, from its latest response; before that, this machine's time."""
         return datetime.fromtimestamp(self._clock() + self._ahead, timezone.utc)
+
+    def use_whole_rate_limit(self) -> None:
+        """Keep within the server's rate limit, and wait for it up to an hour: for a task with hundreds of calls."""
+        self._observer = Pace(self._steady, self._sleep)
+        self._sleep = partial(_log_and_sleep, self._sleep)
+        self.retry = replace(self.retry, longest_wait=MAX_STATED_WAIT_SECONDS)
 
     def get(self, path: str, **kwargs: Any) -> ApiResponse:
         """Send a GET that may be repeated; see :meth:`call`."""
@@ -344,6 +354,12 @@ class RestClient:
 
     def _scrubber(self, request: requests.PreparedRequest) -> Callable[[str], str]:
         return scrubber(self._secrets, request)
+
+
+def _log_and_sleep(sleep: Callable[[float], None], seconds: float) -> None:
+    if seconds > MIN_LOGGED_WAIT_SECONDS:
+        log.info("The server allows no call now. The next call is sent in %.0f s.", seconds)
+    sleep(seconds)
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -7,15 +7,13 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_workflows.client.rate_limit import MAX_SPIKE_REQUESTS, MIN_SPIKE_REQUESTS, SPIKE_SECONDS
+
 if TYPE_CHECKING:
     from airflow_provider_workflows.exceptions import RateLimited
 
 RESERVED_SHARE = 0.2  # of the rate limit, for tasks with side effects and for people
-SPIKE_SECONDS = 10.0  # Procore's shorter window
 HOUR_SECONDS = 3600.0
-# A limit is hundreds of requests per hour or tens per ten seconds. The headers do not say which of them they mean.
-MAX_SPIKE_REQUESTS = 150
-MIN_SPIKE_REQUESTS = 5  # sent before a 429, to derive the limit of ten seconds from it
 MAX_BLOCK_SECONDS = 3600.0  # even if the server states a longer wait
 FIRST_BLOCK_SECONDS = 5.0  # if the server states no wait; doubled with each consecutive 429
 MAX_UNSTATED_BLOCK_SECONDS = 600.0

@@ -11,6 +11,7 @@ from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules.datetimes import parse_time
 from airflow_provider_workflows.rules.payload import is_id
 from airflow_provider_workflows.rules.procore import people_ids
+from airflow_provider_workflows.rules.text_table import aligned
 
 Json = Mapping[str, Any]
 UNFINISHED = ("failed", "unknown")  # statuses of a preset that a retry continues with
@@ -236,12 +237,7 @@ def table_of(rows: Iterable[Json]) -> str:
             lines.append(
                 (*head, group["group"], ", ".join(group["added"]), ", ".join(group["removed"]), "; ".join(rejected))
             )
-    cells = [[" ".join(cell.split()) for cell in line] for line in lines]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]) - 1)]
-    return "\n".join(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]]).rstrip()
-        for line in cells
-    )
+    return aligned(lines)
 
 
 def is_request(row: Json, request: Json, user_id: str) -> bool | None:

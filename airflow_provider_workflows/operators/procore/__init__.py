@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.operators.procore.approval import ProcoreApprovalOperator
     from airflow_provider_workflows.operators.procore.branch import ProcoreBranchOnOutcomeOperator, outcome_names
     from airflow_provider_workflows.operators.procore.bulk_replace import ProcoreBulkReplaceAssigneesOperator
+    from airflow_provider_workflows.operators.procore.bulk_respond import ProcoreBulkRespondOperator
     from airflow_provider_workflows.operators.procore.bulk_start import ProcoreBulkStartInstancesOperator
     from airflow_provider_workflows.operators.procore.cycle_time_report import ProcoreCycleTimeReportOperator
     from airflow_provider_workflows.operators.procore.history_export import ProcoreHistoryToObjectStorageOperator
@@ -29,6 +30,7 @@ __all__ = [
     "ProcoreApprovalOperator",
     "ProcoreBranchOnOutcomeOperator",
     "ProcoreBulkReplaceAssigneesOperator",
+    "ProcoreBulkRespondOperator",
     "ProcoreBulkStartInstancesOperator",
     "ProcoreCycleTimeReportOperator",
     "ProcoreHistoryToObjectStorageOperator",
@@ -47,6 +49,7 @@ _FILES = {
     "ProcoreApprovalOperator": "approval",
     "ProcoreBranchOnOutcomeOperator": "branch",
     "ProcoreBulkReplaceAssigneesOperator": "bulk_replace",
+    "ProcoreBulkRespondOperator": "bulk_respond",
     "ProcoreBulkStartInstancesOperator": "bulk_start",
     "ProcoreCycleTimeReportOperator": "cycle_time_report",
     "ProcoreHistoryToObjectStorageOperator": "history_export",

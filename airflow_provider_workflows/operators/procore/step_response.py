@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -96,16 +95,28 @@ class StepResponder(ABC):
     The operators mix it in, or create it for each response; the attributes below are what it needs of them.
     """
 
-    hook: ProcoreHook
-    level: str
-    log: logging.Logger
     procore_conn_id: str
     option: Any
     option_type: str | None
     comment: str | None
     on_step_moved: str
-    confirm_timeout: float
     _stored: Pin  # of the chosen option and its outcome
+
+    @property
+    @abstractmethod
+    def hook(self) -> ProcoreHook: ...
+
+    @property
+    @abstractmethod
+    def level(self) -> str: ...
+
+    @property
+    @abstractmethod
+    def confirm_timeout(self) -> float: ...
+
+    @property
+    @abstractmethod
+    def log(self) -> Any: ...
 
     @abstractmethod
     def show(self, instance_id: str) -> dict[str, Any]:
