@@ -378,7 +378,7 @@ def counts(rows: Iterable[Json], column: str) -> dict[str, int]:
 # --- what people read ---
 
 
-def table_of(rows: Sequence[Json], extra: Sequence[str] = ()) -> str:
+def table_of(rows: Sequence[Json], extra: Collection[str] = ()) -> str:
     """Return rows of a plan or its result as a table for the log; long ones are cut."""
     lines = [(*TABLE_COLUMNS, *extra, "reason")]
     for row in rows[:MAX_TABLE_ROWS]:

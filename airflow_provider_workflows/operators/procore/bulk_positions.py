@@ -174,8 +174,8 @@ class BulkPositions:
             for row in islice(rows, max(LISTED_AT_LEAST, LISTED_PER_INSTANCE * len(places))):
                 if not is_id(row.get("id")) or not is_id(row.get("item_id")):
                     continue
-                place = by_instance.pop(str_id(row["id"]), None)
-                same_item = by_item.pop(str_id(row["item_id"]), [])
+                place = by_instance.pop(str(row["id"]), None)
+                same_item = by_item.pop(str(row["item_id"]), [])
                 left -= (place is not None) + bool(same_item)
                 for each in [*([place] if place else []), *same_item]:
                     each.learn({"tool_type": tool_type, "tool_subtype": tool_subtype, **row})

@@ -140,18 +140,19 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator):
             self._check_plan(plan)
             return {"mode": self.mode, **plan, "csv_path": self._write_csv(plan["rows"])}
         journal = self._journal(context, requested)
-        plan = journal.plan()
-        if plan is None:
+        if (stored := journal.plan()) is not None:
+            if self.plan_hash not in (None, stored["plan_hash"]):
+                raise ConfigurationError(
+                    f"An earlier try of this task applies the plan {stored['plan_hash']}, and plan_hash is "
+                    f"{self.plan_hash}. Clear the task to apply another plan."
+                )
+            plan = stored
+        else:
             plan = self._planned(requested) if self.plan is None else self._given_plan()
             self._check_plan(plan)
             if journal.is_outdated:
                 return self.act(context)
             journal.persist_plan(plan)
-        elif self.plan_hash not in (None, plan["plan_hash"]):
-            raise ConfigurationError(
-                f"An earlier try of this task applies the plan {plan['plan_hash']}, and plan_hash is {self.plan_hash}. "
-                "Clear the task to apply another plan."
-            )
         try:
             self._apply(plan, journal)
         finally:

@@ -135,7 +135,7 @@ class RowResponder(StepResponder):
             return bulk_rules.NOT_OUR_TURN, f"step {name!r} waits for {', '.join(people) or 'no user'}"
         return None
 
-    def send(self, chosen: Mapping[str, Any], stored: Any) -> dict[str, Any] | None:
+    def send(self, chosen: Mapping[str, Any], stored: Any) -> dict[str, Any]:
         """
         Send the response, or find out the outcome of the one that an earlier try has sent.
 
@@ -154,7 +154,9 @@ class RowResponder(StepResponder):
                     f"{view.occurrence_id} of instance {self.instance_id}; {self._no_record(view)}"
                 )
         request = self.build_request(self.instance_id, chosen, {})
-        return self._respond(request, self.instance_id, chosen, is_outcome_unknown=earlier == UNKNOWN)
+        result = self._respond(request, self.instance_id, chosen, is_outcome_unknown=earlier == UNKNOWN)
+        assert result is not None  # moved() has raised
+        return result
 
     def recorded_before(self, view: View, chosen: Mapping[str, Any], stored: Any) -> dict[str, Any]:
         """Return the result of a row whose response was recorded before this try sent anything."""
