@@ -16,7 +16,7 @@ from airflow_provider_workflows.exceptions import (
     ResponsesUnfinished,
     WorkflowsError,
 )
-from airflow_provider_workflows.operators.base import Progress, describe, poll_until
+from airflow_provider_workflows.operators.base import Progress, WritingOperator, describe, poll_until
 from airflow_provider_workflows.operators.object_storage import storage_path
 from airflow_provider_workflows.operators.procore.base import ACCEPTED, DONE, NOT_ACCEPTED, ProcoreWideOperator
 from airflow_provider_workflows.operators.procore.bulk_journal import ResponseJournal
@@ -42,7 +42,7 @@ MAX_CONSECUTIVE_FAILURES = 5  # responses that the server fails; each can take a
 UNSENT = (None, NOT_ACCEPTED)  # outcomes of a row that was not sent, or that Procore rejected
 
 
-class ProcoreBulkRespondOperator(ProcoreWideOperator):
+class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
     """
     Respond to the steps of many workflow instances as the connection's user, each once.
 
@@ -85,6 +85,8 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator):
         without their signs, exactly. Every row must have the amount.
     :param csv_path: File for the plan, or for the result, as CSV, in any object storage that Airflow knows (templated).
     :param confirm_timeout: Seconds, or a timedelta, to poll for the responses after they were sent; default 60.
+    :param dry_run: Only read, and return with ``apply`` what would be sent, as ``{dry_run: True, would_send: [{method,
+        path, body}], ...}``, where the rows that would be sent have no status (templated).
     :raises ConfigurationError: a row or a parameter is malformed, a cap is exceeded, or the plan is not the approved
         one; nothing was sent.
     :raises ResponsesUnfinished: after the other rows, some failed or have an unknown outcome; a retry sends only the
@@ -102,6 +104,7 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator):
         "tool_type",
         "tool_subtype",
         "csv_path",
+        "dry_run",
     )
 
     def __init__(
@@ -157,7 +160,9 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator):
             self._apply(plan, journal)
         finally:
             journal.flush()
-            self.log.info("Done:\n%s", bulk_rules.table_of(plan["rows"], self._caps))
+            self.log.info(
+                "%s:\n%s", "Plan" if self.has_unsent_calls else "Done", bulk_rules.table_of(plan["rows"], self._caps)
+            )
         csv_path = self._write_csv(plan["rows"])
         self._check_outcome(plan["rows"])
         return self._result(plan, csv_path)
@@ -343,8 +348,7 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator):
         number = row["row"]
         outcome = journal.outcome(number)
         if outcome in (ACCEPTED, DONE):
-            is_recorded = outcome == DONE
-            row.update(status=bulk_rules.ALREADY_RECORDED if is_recorded else bulk_rules.SENT, confirmed=is_recorded)
+            self._take(row, journal, is_recorded=outcome == DONE)
             return None
         stored = RowPin(journal, number, chosen)
         responder = RowResponder(self, row)
@@ -352,7 +356,9 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator):
             result = None
             if outcome in UNSENT and number not in self._fresh:
                 result = self._read_again(row, responder, chosen, stored, waiting.get(number))
-            result = result or responder.send(chosen, stored)
+            if result is None:
+                with self.continuing_dry_run():
+                    result = responder.send(chosen, stored)
         except RowSkipped as skipped:
             row.update(status=bulk_rules.SKIPPED, skipped=skipped.code, reason=str(skipped))
         except OutcomeUnknown as unknown:
@@ -365,11 +371,15 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator):
             self._is_retryable = self._is_retryable or error.retryable
             return error
         else:
-            is_recorded = result["already_recorded"]
-            if is_recorded:
-                journal.record(number, DONE)
-            row.update(status=bulk_rules.ALREADY_RECORDED if is_recorded else bulk_rules.SENT, confirmed=is_recorded)
+            if result is not None:  # in a dry run there is none
+                self._take(row, journal, is_recorded=result["already_recorded"])
         return None
+
+    @staticmethod
+    def _take(row: dict[str, Any], journal: ResponseJournal, *, is_recorded: bool) -> None:
+        if is_recorded:
+            journal.record(row["row"], DONE)
+        row.update(status=bulk_rules.ALREADY_RECORDED if is_recorded else bulk_rules.SENT, confirmed=is_recorded)
 
     def _read_again(
         self,

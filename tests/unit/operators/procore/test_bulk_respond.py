@@ -492,3 +492,16 @@ def test_csv_file_has_all_rows_and_no_formulas(emulator, tmp_path):
     ]
     assert (rows[0]["comment"], rows[0]["vendor"], rows[0]["note"]) == ("'=1+1", "'@SUM(A1)", '\'-x, "y"\nz')
     assert rows[1]["response"] == "'+nope"
+
+
+def test_dry_run_shows_what_would_be_sent_and_sends_nothing(emulator, store):
+    first, second = start(emulator, 2)
+    emulator.control("POST", f"procore/instances/{second}/terminate")
+
+    result = apply({first: "Approve", second: "Approve"}, store=store, dry_run=True)
+
+    assert [
+        (call["method"], call["body"]["response"]["current_step_occurrence_id"]) for call in result["would_send"]
+    ] == [("POST", f"{first}01")]
+    assert [(row["action"], row["status"]) for row in result["rows"]] == [("send", None), ("skip", "skipped")]
+    assert (result["dry_run"], result["sent"], writes(emulator), store) == (True, 0, [], {})
