@@ -461,7 +461,7 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
         error = ResponsesUnfinished if self._is_retryable else OutcomeUnknown if unknown else ResponseConflict
         raise error(
             f"{len(bad)} of {len(rows)} responses failed, have an unknown outcome or could not be read:\n"
-            f"{bulk_rules.table_of(bad)}\n"
+            f"{bulk_rules.table_of(bad)}\nAll others are done."
         )
 
     def _result(self, plan: Mapping[str, Any], csv_path: str | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from airflow_provider_workflows.operators.procore import (
     ProcoreAddAssigneesOperator,
     ProcoreApprovalOperator,
     ProcoreBulkReplaceAssigneesOperator,
+    ProcoreBulkRespondOperator,
     ProcoreBulkStartInstancesOperator,
     ProcorePresetAssigneesOperator,
     ProcoreRespondOperator,
@@ -124,7 +125,7 @@ class Flow:
 
     def acts(self, request: str) -> bool:
         """Tell whether a request changes something in a product."""
-        if request.startswith("write ") or is_end(request) or "/oauth/" in request:
+        if request.startswith("write ") or is_end(request) or request.endswith(("/oauth/token", "/bulk_history")):
             return False
         return not request.startswith("GET") or self.consumes(request)
 
@@ -273,6 +274,16 @@ def bulk_start_deferrable(given: Given) -> Any:
     return bulk_start(given, **DEFERRED)
 
 
+def bulk_respond(given: Given) -> Any:
+    comments = {"700001": "Within budget.", "700002": "Checked.", "700003": None}
+    return ProcoreBulkRespondOperator(
+        task_id="bulk_respond",
+        responses={each: {"response": "Approve", "comment": comment} for each, comment in comments.items()},
+        mode="apply",
+        **ONE_LOOK,
+    )
+
+
 def preset_assignees(given: Given) -> Any:
     directors = {"Directors": ["dana@example.com", "rita@example.com"]}
     return ProcorePresetAssigneesOperator(
@@ -287,6 +298,10 @@ def preset_assignees(given: Given) -> Any:
 
 def one_change_fails(emulator: Emulator) -> None:
     emulator.control("POST", "faults", method="PATCH", path="/presets/401/assignees$", status=500, json={})
+
+
+def two_more_wait(emulator: Emulator) -> None:
+    emulator.control("POST", "procore/instances/many", count=2)
 
 
 def others_complete(emulator: Emulator) -> None:
@@ -305,6 +320,11 @@ def an_hour_passes(emulator: Emulator) -> None:
 
 def _responding(kept: Kept) -> bool:
     return (kept.get("chosen_option") or {}).get("outcome") in ("unknown", "accepted")
+
+
+def _responding_in_bulk(kept: Kept) -> bool:
+    outcomes = [outcome for key, part in kept.items() if key.startswith("bulk_outcomes") for outcome in part.values()]
+    return bool({"unknown", "accepted", "reported unknown"} & set(outcomes))
 
 
 def _sent(kept: Kept) -> bool:
@@ -338,6 +358,11 @@ def _same_but_for_times(result: Any) -> Any:
 def _all_items(result: Any) -> Any:
     """Return the items that have an instance, whichever of two tries has started it."""
     return sorted(row["item_id"] for row in [*result["completed"], *result["already_active"]]), result["failed"]
+
+
+def _all_responded(result: Any) -> Any:
+    """Return what was responded to what, by whichever try."""
+    return result["plan_hash"], result["sent"] + result["already_recorded"], result["failed"], result["unknown"]
 
 
 def _state(result: Any) -> Any:
@@ -470,6 +495,15 @@ DECIDE = replace(RESPOND, name="decide", build=decide_in_airflow, click=CLICK)
 PERFORM = Task("perform", perform, in_doubt=_sent, look_for=r"history of instance 56815\d", claims=truth.performed)
 START = Task("start", start, in_doubt=_starting, look_for="item 6001", claims=truth.started)
 BULK_START = Task("bulk_start", bulk_start, settles=True, claims=truth.all_started)
+BULK_RESPOND = Task(
+    "bulk_respond",
+    bulk_respond,
+    in_doubt=_responding_in_bulk,
+    settles=True,
+    look_for=r"instance 70000\d",
+    reported=_all_responded,
+    claims=truth.all_responded,
+)
 # Where the record cannot be read, Procore's 204 is all there is.
 _UNREAD = replace(RESPOND, reported=_same_but_for("confirmed"))
 _HIDDEN = replace(_UNREAD, settles=False, is_readable=False, look_for="step occurrence 70000101 of instance 700001")
@@ -497,6 +531,7 @@ PRESET_ASSIGNEES = Task(
 FLOWS = (
     *map(_one, (RESPOND, PERFORM, START, BULK_START, TERMINATE, RESTART, ADD_ASSIGNEES, BULK_REPLACE)),
     _one(PRESET_ASSIGNEES),
+    _one(BULK_RESPOND, prepare=two_more_wait),
     *_integration_flows(CONSUMED),
     *_integration_flows(KEPT),
     _one(
@@ -565,6 +600,7 @@ FLOWS = (
     # there the API takes the same order twice, and whoever has read before the other one writes cannot know of it. Nor
     # of a sensor whose polls consume: what the suspended one has received, it alone knows.
     _one(RESPOND, "respond, two tries", kind=TWO_TRIES),
+    _one(BULK_RESPOND, "bulk respond, two tries", kind=TWO_TRIES, prepare=two_more_wait),
     _one(PERFORM, "perform, two tries", kind=TWO_TRIES),
     # What the other try has started is adopted: the safe side, for `cancel_on_kill` leaves it alone.
     _one(replace(START, reported=_same_but_for("adopted")), "start, two tries", kind=TWO_TRIES),

@@ -74,6 +74,18 @@ def responded(result: Any, seen: Seen) -> Iterator[str]:
         yield f"success, but step occurrence {result['step_occurrence_id']} has no response"
 
 
+def all_responded(result: Any, seen: Seen) -> Iterator[str]:
+    for row in result["rows"]:
+        rows = seen.rows("respond", step_occurrence_id=row["step_occurrence_id"])
+        for found in rows[:1]:
+            recorded = {"option": found["detail"]["option"], "comment": found["detail"]["comment"]}
+            yield from _differences(row, {**recorded, "instance_id": found["target"]["instance_id"]})
+            if row["status"] == "already_recorded" and seen.alone and found in seen.new:
+                yield f"row {row['row']} was recorded before, but this try did it"
+        if (row["status"] in ("sent", "already_recorded")) != bool(rows):
+            yield f"row {row['row']} is {row['status']}, but {len(rows)} responses are recorded"
+
+
 def performed(result: Any, seen: Seen) -> Iterator[str]:
     rows = seen.rows("perform_activity", history_id=result["history_id"])
     for row in rows[:1]:
