@@ -68,18 +68,18 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
-    :param responses: A mapping of instance ids to responses, or a list of rows, or a data frame of pandas or polars
-        (templated). A row has ``response`` (label or id of the option) and ``instance_id`` or ``item_id``, and may have
+    :param responses: A mapping of instance ids to responses, a list of rows, or a data frame of pandas or
+        polars (templated). A row has ``response`` (label or id of the option) and ``instance_id`` or ``item_id``, and may have
         ``project_id``, ``tool_type``, ``tool_subtype``, ``comment``, the expected ``step`` or ``step_occurrence_id``,
         and any other columns. Rows of ``ProcoreResponseRequestedSensor`` have most of these.
     :param mode: ``plan`` (default) only reads; ``apply`` sends (templated).
     :param plan: With ``apply``, instead of ``responses``: the result of a task with ``mode="plan"`` (templated).
-    :param plan_hash: With ``apply``: the hash of the approved plan. If the plan has another one, nothing is sent
-        (templated).
+    :param plan_hash: With ``apply``: the hash of the approved plan. If the plan has another one, nothing is
+        sent (templated).
     :param tool_type: Tool of the rows that name none; needed for rows with ``item_id`` (templated).
     :param tool_subtype: Its subtype; needed for correspondence (templated).
-    :param project_id: Project of the rows that name none; default: where the tool is, else the connection's
-        (templated).
+    :param project_id: Project of the rows that name none; default: where the tool is, else that of the
+        connection (templated).
     :param max_responses: Maximum number of responses to send; default 100. A plan with more of them fails.
     :param max_total: Maximum total of columns with amounts, such as ``{"amount": 100000}``: of all rows that are sent,
         without their signs, exactly. Every row must have the amount.
