@@ -41,6 +41,7 @@ LEFT_TO_THE_TASK = {
     "IncompleteList",
     "PresetsUnfinished",
     "RateLimited",
+    "ResponsesUnfinished",
     "ServerError",
     "UploadFailed",
     "WorkflowsError",

@@ -69,9 +69,9 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
     :param responses: A mapping of instance ids to responses, a list of rows, or a data frame of pandas or
-        polars (templated). A row has ``response`` (label or id of the option) and ``instance_id`` or ``item_id``, and may have
-        ``project_id``, ``tool_type``, ``tool_subtype``, ``comment``, the expected ``step`` or ``step_occurrence_id``,
-        and any other columns. Rows of ``ProcoreResponseRequestedSensor`` have most of these.
+        polars (templated). A row has ``response`` (label or id of the option) and ``instance_id`` or ``item_id``. It
+        may have ``project_id``, ``tool_type``, ``tool_subtype``, ``comment``, the expected ``step`` or
+        ``step_occurrence_id``, and any other columns. Rows of ``ProcoreResponseRequestedSensor`` have most of these.
     :param mode: ``plan`` (default) only reads; ``apply`` sends (templated).
     :param plan: With ``apply``, instead of ``responses``: the result of a task with ``mode="plan"`` (templated).
     :param plan_hash: With ``apply``: the hash of the approved plan. If the plan has another one, nothing is

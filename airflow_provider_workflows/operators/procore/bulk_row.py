@@ -30,7 +30,7 @@ class RowSkipped(Exception):
         self.code = code
 
 
-class BulkOperator(Protocol):
+class BulkTask(Protocol):
     """The part of the operator that a row uses."""
 
     procore_conn_id: str
@@ -59,7 +59,7 @@ class RowResponder(StepResponder):
 
     def __init__(
         self,
-        operator: BulkOperator,
+        operator: BulkTask,
         row: Mapping[str, Any],
         show: Callable[[str, str], dict[str, Any]] | None = None,
     ):

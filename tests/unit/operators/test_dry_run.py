@@ -73,6 +73,11 @@ WRITES: list[tuple[type, dict[str, Any] | Setup, dict[str, Any]]] = [
         {"instance_id": INSTANCE, "item_id": "5001", "option": "Approve", "comment": "fine", "confirmed": False},
     ),
     (
+        procore.ProcoreBulkRespondOperator,
+        {"responses": {INSTANCE: {"response": "approve", "comment": "fine"}}, "mode": "apply"},
+        {"mode": "apply", "sent": 0, "already_recorded": 0, "skipped": 0, "failed": 0, "unknown": 0},
+    ),
+    (
         procore.ProcoreStartInstanceOperator,
         {"tool_type": TOOL, "item_id": "5002"},
         {"item_id": "5002", "tool_type": TOOL, "project_id": "1001"},
