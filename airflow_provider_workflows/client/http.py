@@ -26,8 +26,9 @@ from airflow_provider_workflows.client.error_mapping import (
     request_id,
     scrubber,
 )
+from airflow_provider_workflows.client.pace import MAX_STATED_WAIT_SECONDS, Pace
 from airflow_provider_workflows.client.pagination import Paginator
-from airflow_provider_workflows.client.rate_limit import MAX_STATED_WAIT_SECONDS, Pace, RateLimit
+from airflow_provider_workflows.client.rate_limit import RateLimit
 from airflow_provider_workflows.client.response import ApiResponse
 from airflow_provider_workflows.client.retry import Idempotency, RetryPolicy
 from airflow_provider_workflows.client.transport import Adapter, Session
@@ -130,6 +131,8 @@ class RestClient:
 
     def use_whole_rate_limit(self) -> None:
         """Keep within the server's rate limit, and wait for it up to an hour: for a task with hundreds of calls."""
+        if isinstance(self._observer, Pace):
+            return
         self._observer = Pace(self._steady, self._sleep)
         self._sleep = partial(_log_and_sleep, self._sleep)
         self.retry = replace(self.retry, longest_wait=MAX_STATED_WAIT_SECONDS)

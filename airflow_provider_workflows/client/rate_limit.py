@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any
 
 from airflow_provider_workflows.client.auth import parse_http_time
 
 MAX_CLOCK_SKEW_SECONDS = 60.0  # between this machine's clock and that of a server that sends no Date
-SPIKE_SECONDS = 10.0  # Procore's shorter window
-# A limit is hundreds of requests per hour or tens per ten seconds. The headers do not say which of them they mean.
-MAX_SPIKE_REQUESTS = 150
-MIN_SPIKE_REQUESTS = 5  # sent before a 429, to derive the limit of ten seconds from it
-MAX_STATED_WAIT_SECONDS = 3660.0  # an hour, and the rounding of the server's clock
 
 
 @dataclass(frozen=True)
@@ -49,46 +42,6 @@ class RateLimit:
         served_at = parse_http_time(headers.get("Date", ""))
         reset_in = None if reset_at is None else reset_at - (now if served_at is None else served_at)
         return cls(limit, remaining, reset_at, reset_in)
-
-
-class Pace:
-    """
-    Delay the requests of one client, as its observer, so that they use each window of ten seconds to the full.
-
-    The limit is that of the server's headers. Without headers, the requests before the first 429 show it.
-
-    :param clock: Returns seconds.
-    :param sleep: Waits a number of seconds.
-    """
-
-    def __init__(self, clock: Callable[[], float], sleep: Callable[[float], None]):
-        self._clock = clock
-        self._sleep = sleep
-        self._limit: int | None = None
-        # The server has counted a request before its response arrives, so this time is never too early.
-        self._responses: deque[float] = deque()  # times of those within the last window
-
-    def before(self, request: Any) -> None:
-        """Wait until one more request is within the limit."""
-        self._forget()
-        if self._limit is not None and len(self._responses) >= self._limit:
-            self._sleep(self._responses[-self._limit] + SPIKE_SECONDS - self._clock())
-
-    def after(self, request: Any, response: Any, body: bytes) -> None:
-        """Record a response, and the limit that it shows."""
-        self._forget()
-        rate = RateLimit.from_headers(response.headers, 0.0)
-        if response.status_code == 429:
-            if self._limit is None and len(self._responses) >= MIN_SPIKE_REQUESTS:
-                self._limit = len(self._responses)
-            return
-        self._responses.append(self._clock())
-        if rate is not None and rate.limit and rate.limit <= MAX_SPIKE_REQUESTS:
-            self._limit = rate.limit
-
-    def _forget(self) -> None:
-        while self._responses and self._responses[0] <= self._clock() - SPIKE_SECONDS:
-            self._responses.popleft()
 
 
 def _whole(text: str) -> int | None:

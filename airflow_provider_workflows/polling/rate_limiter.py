@@ -7,7 +7,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_workflows.client.rate_limit import MAX_SPIKE_REQUESTS, MIN_SPIKE_REQUESTS, SPIKE_SECONDS
+from airflow_provider_workflows.client.pace import MAX_SPIKE_REQUESTS, MIN_SPIKE_REQUESTS, SPIKE_SECONDS
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.exceptions import RateLimited

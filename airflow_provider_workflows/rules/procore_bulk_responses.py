@@ -126,7 +126,9 @@ def _requested(number: int, row: Any) -> RequestedResponse:
         raise ConfigurationError(f"responses, row {number}: {error}") from None
     if values["instance_id"] is None and values["item_id"] is None:
         raise ConfigurationError(f"responses, row {number}: instance_id is missing. Give it, or give the item_id.")
-    columns = {name: _plain(value) for name, value in row.items() if name not in values}
+    # A list, such as the options in a row of the sensor, is no cell of a table.
+    cells = {name: value for name, value in row.items() if not isinstance(value, (Mapping, list, tuple, set))}
+    columns = {name: _plain(value) for name, value in cells.items() if name not in values}
     return RequestedResponse(row=number, columns=columns, **values)  # type: ignore[arg-type]  # response is not None
 
 

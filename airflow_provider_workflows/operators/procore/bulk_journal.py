@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from airflow_provider_workflows.exceptions import OutcomeUnknown
 from airflow_provider_workflows.operators.base import PIN_TTL, Pin
 from airflow_provider_workflows.operators.procore.base import ACCEPTED
 from airflow_provider_workflows.rules.procore_bulk_responses import chunks
@@ -34,8 +35,10 @@ class ResponseJournal:
         head = self._head.value
         if head is None or self._store is None:
             return None
-        rows = [row for part in range(head["parts"]) for row in self._store.get(f"{PLAN}_{part}")]
-        return {**head, "rows": rows}
+        parts = [self._store.get(f"{PLAN}_{part}") for part in range(head["parts"])]
+        if None in parts:
+            raise OutcomeUnknown("The plan of an earlier try of this task is not in the task state store any more")
+        return {**head, "rows": [row for part in parts for row in part]}
 
     @property
     def is_outdated(self) -> bool:

@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 
 MODES = ("plan", "apply")
 DEFAULT_MAX_RESPONSES = 100
-MAX_CONSECUTIVE_FAILURES = 5  # responses that the server fails; each can take as long as confirm_timeout
+# Responses that fail; each can take as long as confirm_timeout, and so many do not fail for a reason of their own.
+MAX_CONSECUTIVE_FAILURES = 5
+MAX_CONSECUTIVE_REJECTIONS = 20
 UNSENT = (None, NOT_ACCEPTED)  # outcomes of a row that was not sent, or that Procore rejected
 
 
@@ -71,7 +73,8 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
     :param responses: A mapping of instance ids to responses, a list of rows, or a data frame of pandas or
         polars (templated). A row has ``response`` (label or id of the option) and ``instance_id`` or ``item_id``. It
         may have ``project_id``, ``tool_type``, ``tool_subtype``, ``comment``, the expected ``step`` or
-        ``step_occurrence_id``, and any other columns. Rows of ``ProcoreResponseRequestedSensor`` have most of these.
+        ``step_occurrence_id``, and any other columns with single values. Rows of ``ProcoreResponseRequestedSensor``
+        have most of these.
     :param mode: ``plan`` (default) only reads; ``apply`` sends (templated).
     :param plan: With ``apply``, instead of ``responses``: the result of a task with ``mode="plan"`` (templated).
     :param plan_hash: With ``apply``: the hash of the approved plan. If the plan has another one, nothing is
@@ -153,6 +156,7 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
         else:
             plan = self._planned(requested) if self.plan is None else self._given_plan()
             self._check_plan(plan)
+            self._write_csv(plan["rows"])  # also to find out whether the path can be written to
             if journal.is_outdated:
                 return self.act(context)
             journal.persist_plan(plan)
@@ -326,8 +330,10 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
                 self._is_retryable = True
                 continue
             error = self._send(row, chosen[row["row"]], journal, waiting)
-            failures = failures + 1 if isinstance(error, (*TRANSIENT_ERRORS, OutcomeUnknown)) else 0
-            if isinstance(error, CONCERNS_ALL) or failures >= MAX_CONSECUTIVE_FAILURES:
+            failures = 0 if error is None else failures + 1
+            is_server = isinstance(error, (*TRANSIENT_ERRORS, OutcomeUnknown))
+            most = MAX_CONSECUTIVE_FAILURES if is_server else MAX_CONSECUTIVE_REJECTIONS
+            if isinstance(error, CONCERNS_ALL) or failures >= most:
                 self._stopped_by = error
         if not isinstance(self._stopped_by, CONCERNS_ALL):
             self._verify([row for row in to_send if row["status"] == bulk_rules.SENT], chosen)

@@ -172,6 +172,7 @@ def test_rows_of_the_sensor_and_of_two_projects_can_be_planned(emulator):
     plan = plan_of([{**row, "item_id": items[row["instance_id"]], "response": "Approve"} for row in sensed])
 
     assert [(row["action"], row["project_id"]) for row in plan["rows"]] == [("send", "1001"), ("send", "1002")]
+    assert [row["columns"] for row in plan["rows"]] == [{}, {}]  # no lists
 
 
 def test_row_whose_instance_is_of_another_item_is_not_sent(emulator):
@@ -432,6 +433,26 @@ def test_server_that_is_down_ends_the_try_early(emulator, store, no_delays):
     with pytest.raises(ResponsesUnfinished, match="20 of 20"):
         apply(dict.fromkeys(ids, "Approve"), store=store, confirm_timeout=0)
     assert len(writes(emulator)) < 20
+
+
+def test_rejection_of_all_rows_ends_the_try(emulator, store):
+    ids = start(emulator, 25)
+    emulator.control("POST", "faults", method="POST", path="/responses$", status=400, json={}, times=1000)
+
+    with pytest.raises(ResponsesUnfinished, match="25 of 25"):
+        apply(dict.fromkeys(ids, "Approve"), store=store)
+    assert len(writes(emulator)) == 20
+    emulator.control("DELETE", "faults")
+    assert apply(dict.fromkeys(ids, "Approve"), store=store)["sent"] == 25
+
+
+def test_path_that_cannot_be_written_to_is_found_before_sending(emulator, tmp_path):
+    (first,) = start(emulator, 1)
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(OSError, match="file"):
+        apply({first: "Approve"}, csv_path=f"file://{tmp_path}/file/plan.csv")
+    assert writes(emulator) == []
 
 
 def test_values_in_the_store_stay_small(emulator, store):

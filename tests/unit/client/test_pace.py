@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_provider_workflows.client.rate_limit import Pace
+from airflow_provider_workflows.client.pace import Pace
 
 
 class Server:
