@@ -21,7 +21,8 @@ from airflow_provider_workflows.operators.procore.base import (
     UNKNOWN,
     ProcoreInstanceOperator,
 )
-from airflow_provider_workflows.operators.procore.respond import ProcoreRespondOperator, View
+from airflow_provider_workflows.operators.procore.respond import ProcoreRespondOperator
+from airflow_provider_workflows.operators.procore.step_response import View
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_approval as approval
 from airflow_provider_workflows.rules.parameters import as_list, check_choice, check_given, str_id
