@@ -1,7 +1,8 @@
 """
 Sensors for Procore's Workflows v2 API: instances, requests for a response, and asynchronous operations.
 
-:class:`.ProcoreItemSensor`, which also waits in Legacy, is imported from here, too.
+:class:`.ProcoreItemSensor`, which also waits in Legacy, is imported from here, too. It is loaded when it is first used,
+so that the other DAG files do not load the code for Legacy.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from airflow_provider_workflows.rules.procore import ENDED_STATES, STATES, curre
 from airflow_provider_workflows.rules.procore_operations import ENDED_OPERATIONS, operation_items
 from airflow_provider_workflows.sensors.overdue import NotifyingSensor
 from airflow_provider_workflows.sensors.procore_base import ProcoreSensor, known_states
-from airflow_provider_workflows.sensors.procore_item import ProcoreItemSensor
 from airflow_provider_workflows.triggers.procore import (
     ProcoreAsyncOperationWaitTrigger,
     ProcoreInstanceWaitTrigger,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_workflows.rules.overdue import OverdueStep
+    from airflow_provider_workflows.sensors.procore_item import ProcoreItemSensor
 
 __all__ = [
     "Level",
@@ -48,6 +49,15 @@ __all__ = [
     "business_days",
     "business_hours",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "ProcoreItemSensor":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from airflow_provider_workflows.sensors.procore_item import ProcoreItemSensor
+
+    globals()[name] = ProcoreItemSensor
+    return ProcoreItemSensor
 
 
 class ProcoreInstanceSensor(ItemParameters, NotifyingSensor, ProcoreSensor):

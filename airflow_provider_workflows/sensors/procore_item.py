@@ -21,7 +21,6 @@ from airflow_provider_workflows.rules.parameters import (
 from airflow_provider_workflows.rules.procore import ENDED_STATES, STATES
 from airflow_provider_workflows.sensors.overdue import NotifyingSensor
 from airflow_provider_workflows.sensors.procore_base import ProcoreSensor, known_states
-from airflow_provider_workflows.triggers.procore_item import ProcoreItemWaitTrigger
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
     from airflow_provider_workflows.triggers.base import WaitTrigger
+    from airflow_provider_workflows.triggers.procore_item import ProcoreItemWaitTrigger
 
 SEEN = "seen_item"  # key in the task state store
 DEFAULT_STUCK_AFTER = timedelta(days=3)
@@ -154,6 +154,9 @@ class ProcoreItemSensor(NotifyingSensor, ProcoreSensor):
         return super().execute_complete(context, event)
 
     def build_trigger(self) -> ProcoreItemWaitTrigger:
+        # Here, because the code for both tools would cost each parsing of a DAG file some milliseconds.
+        from airflow_provider_workflows.triggers.procore_item import ProcoreItemWaitTrigger
+
         check_required(tool_type=self.tool_type, item_id=self.item_id)
         check_given(self, "project_id", "tool_subtype", "legacy_instance_id", "legacy_object_type")
         stuck_after = seconds(self.stuck_after)
@@ -184,6 +187,8 @@ class ProcoreItemSensor(NotifyingSensor, ProcoreSensor):
             self._seen = store.get(SEEN) or self._seen
 
     def go_on(self, context: Context, trigger: WaitTrigger | None, how: str) -> None:
+        from airflow_provider_workflows.triggers.procore_item import ProcoreItemWaitTrigger
+
         if isinstance(trigger, ProcoreItemWaitTrigger):
             if trigger.stuck is not None and trigger.left is not None:
                 stuck_item = {
