@@ -51,21 +51,25 @@ coverage: .venv/ready ## run the quick tests with coverage of lines and branches
 	$(BIN)/python $(PYTEST) -m '$(QUICK)' --cov --cov-report=term-missing:skip-covered
 
 # The Airflow versions of the matrix, each with its Python version and, if newer libraries break it, the date of the
-# newest libraries that it may use.
-AIRFLOW_3.0 := 3.0.6
+# newest libraries that it may use. The last one is the newest release of its minor version, or pre-release if there is no
+# release yet.
+AIRFLOW_3.0 := apache-airflow==3.0.6
 PYTHON_3.0 ?= 3.10
 LIBRARIES_3.0 := --exclude-newer 2025-09-05 --exclude-newer-package apache-airflow-providers-common-compat=2026-06-01 --exclude-newer-package hatchling=2026-06-01
-AIRFLOW_3.1 := 3.1.8
+AIRFLOW_3.1 := apache-airflow==3.1.8
 PYTHON_3.1 ?= 3.11
 LIBRARIES_3.1 := --exclude-newer 2026-03-25 --exclude-newer-package apache-airflow-providers-common-compat=2026-06-01
-AIRFLOW_3.2 := 3.2.2
+AIRFLOW_3.2 := apache-airflow==3.2.2
 PYTHON_3.2 ?= 3.12
 LIBRARIES_3.2 := --exclude-newer 2026-06-10
-AIRFLOW_3.3 := 3.3.2
+AIRFLOW_3.3 := apache-airflow==3.3.2
 PYTHON_3.3 ?= 3.13
 LIBRARIES_3.3 := -c constraints.txt
+# uv takes a pre-release only of packages whose version names one.
+AIRFLOW_3.4 := apache-airflow~=3.4.0b2 apache-airflow-core~=3.4.0b2 apache-airflow-task-sdk~=1.4.0b2
+PYTHON_3.4 ?= 3.14
 
-MATRIX := matrix-3.0 matrix-3.1 matrix-3.2 matrix-3.3
+MATRIX := matrix-3.0 matrix-3.1 matrix-3.2 matrix-3.3 matrix-3.4
 
 .PHONY: matrix compat $(MATRIX)
 matrix: $(MATRIX) ## run the quick tests on each minor version of Airflow; PYTHON_3.0=/path/to/python3.10 selects a Python
@@ -79,7 +83,7 @@ MATRIX_MARKS ?= $(QUICK)
 # which one runs.
 $(MATRIX): matrix-%: .venv/ready
 	$(BIN)/uv venv --quiet --clear --python $(PYTHON_$*) .venv/$* || $(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv/$*
-	$(BIN)/uv pip install --quiet --compile-bytecode --python .venv/$*/bin/python $(LIBRARIES_$*) apache-airflow==$(AIRFLOW_$*) -e '.[emulator,parquet,report]' --group dev
+	$(BIN)/uv pip install --quiet --compile-bytecode --python .venv/$*/bin/python $(LIBRARIES_$*) $(AIRFLOW_$*) -e '.[emulator,parquet,report]' --group dev
 	.venv/$*/bin/python $(PYTEST) -m '$(MATRIX_MARKS)'
 
 .PHONY: faults

@@ -17,6 +17,23 @@ TEST_PORT = "empty, or 443 if Airflow does not test without a port"
 
 
 def get_provider_info() -> dict[str, Any]:
+    """Return the metadata, with the keys that the schema of this Airflow version has."""
+    # Not from version_compat: Airflow calls this while version_compat imports Airflow.
+    from airflow import __version__ as airflow_version
+    from packaging import version
+
+    info = _all_versions()
+    if version.parse(airflow_version).release >= (3, 4):
+        info["retry-policies"] = [
+            {"integration-name": product, "python-modules": ["airflow_provider_workflows.retries"]}
+            for product in PRODUCTS
+        ]
+        for connection_type in info["connection-types"]:
+            connection_type["external-services"] = [connection_type["hook-name"]]
+    return info
+
+
+def _all_versions() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-workflows",
         "name": "Workflows",

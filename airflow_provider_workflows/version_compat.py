@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ASSETS_HAVE_ACCESS_CONTROL",
+    "CAN_RESCHEDULE_ERRORS",
     "CAN_WATCH_ASSETS",
     "HAS_TASK_STATE_STORE",
     "RESPONSES_RESUME_DEFERRED",
     "SKIPS_IN_MAPPED_GROUPS",
+    "TASKS_HAVE_REGIONS",
     "TRIGGERS_STORE_XCOMS",
     "WATCHERS_HAVE_QUEUES",
     "XCOM_HOLDS_NONE",
@@ -70,6 +72,10 @@ CAN_WATCH_ASSETS = version.parse(airflow_version).release >= (3, 0, 1)
 # Whether an asset can be restricted to teams, and its watcher assigned to a queue of triggerers.
 ASSETS_HAVE_ACCESS_CONTROL = version.parse(airflow_version).release >= (3, 3)
 WATCHERS_HAVE_QUEUES = version.parse(airflow_version).release >= (3, 4)
+# Whether a retry policy can run a task again without using up a retry.
+CAN_RESCHEDULE_ERRORS = version.parse(airflow_version).release >= (3, 4)
+# Whether a row of a task instance belongs to a region of its DAG run, such as one iteration of a loop of tasks.
+TASKS_HAVE_REGIONS = version.parse(airflow_version).release >= (3, 4)
 
 
 class StateStore(Protocol):

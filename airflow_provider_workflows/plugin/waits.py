@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import cached_property, lru_cache
+from importlib import import_module
 from operator import itemgetter
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -27,9 +28,11 @@ from sqlalchemy import and_, select
 from airflow_provider_workflows.rules.datetimes import parse_time
 from airflow_provider_workflows.rules.open_wait import OPEN_WAIT, OpenWait, current_open_wait
 from airflow_provider_workflows.rules.overdue import end_of_due
-from airflow_provider_workflows.version_compat import HAS_TASK_STATE_STORE
+from airflow_provider_workflows.version_compat import HAS_TASK_STATE_STORE, TASKS_HAVE_REGIONS
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from sqlalchemy.orm import Session
 
 ROWS_PER_PAGE = 50
@@ -40,6 +43,15 @@ NOTHING_STORED = "Airflow has not stored what this task waits for."
 WATCHER = "Watches for events; it has no step of its own."
 
 Key = tuple[str, str, str, int]
+
+# The index that Airflow's pages show: -1 for a task in a loop that is not mapped. And the columns that identify a task
+# instance in Airflow's tables.
+_MAP_INDEX: Any = TaskInstance.map_index
+_IDENTITY: tuple[str, ...] = ("dag_id", "run_id", "task_id", "map_index")
+if TASKS_HAVE_REGIONS:
+    task_coordinates = import_module("airflow.models.task_coordinates")
+    _MAP_INDEX = task_coordinates.public_map_index_expression(TaskInstance)
+    _IDENTITY = ("dag_id", "run_id", "task_id", "region_id", "region_index")
 
 
 @lru_cache(MAX_TIMES)
@@ -183,7 +195,7 @@ def read_wait(session: Session, key: Key, *, now: datetime) -> WaitRow | None:
         TaskInstance.dag_id == dag_id,
         TaskInstance.run_id == run_id,
         TaskInstance.task_id == task_id,
-        TaskInstance.map_index == map_index,
+        _MAP_INDEX == map_index,
     )
     for row in (*_deferred(session, condition), *_on_workers(session, condition)):
         row.overdue = is_overdue(row.wait, now)
@@ -199,15 +211,15 @@ def is_overdue(wait: OpenWait, now: datetime) -> bool:
 
 def _deferred(session: Session, condition: Any = True) -> list[WaitRow]:
     found = session.execute(
-        select(*_TASK_COLUMNS, Trigger.id, Trigger.classpath)
+        select(TaskInstance.id, *_TASK_COLUMNS, Trigger.id, Trigger.classpath)
         .join(Trigger, TaskInstance.trigger_id == Trigger.id)
         .where(TaskInstance.state == "deferred", Trigger.classpath.startswith(OUR_TRIGGERS), condition)
     ).all()
     stored = _descriptions(session, "deferred", condition) if found else {}
     rows = []
-    for dag_id, run_id, task_id, map_index, try_number, state, label, started_at, trigger_id, classpath in found:
+    for ti_id, dag_id, run_id, task_id, map_index, try_number, state, label, started_at, trigger_id, classpath in found:
         key = (dag_id, run_id, task_id, map_index)
-        wait = current_open_wait(stored.get(key, ()), try_number)
+        wait = current_open_wait(stored.get(ti_id, ()), try_number)
         rows.append(
             WaitRow(
                 key,
@@ -244,23 +256,22 @@ def _on_workers(session: Session, condition: Any = True) -> list[WaitRow]:
     return rows
 
 
-def _descriptions(session: Session, state: str, condition: Any) -> dict[Key, list[Any]]:
+def _descriptions(session: Session, state: str, condition: Any) -> dict[UUID, list[Any]]:
     """Return the descriptions that sensors and triggers have stored for the task instances in a state."""
     tables: list[Any] = [XComModel]
     if HAS_TASK_STATE_STORE:
         from airflow.models.task_state_store import TaskStateStoreModel
 
         tables.append(TaskStateStoreModel)
-    found: dict[Key, list[Any]] = {}
+    found: dict[UUID, list[Any]] = {}
     for table in tables:
-        key_columns = (TaskInstance.dag_id, TaskInstance.run_id, TaskInstance.task_id, TaskInstance.map_index)
         rows = session.execute(
-            select(*key_columns, table.value)
+            select(TaskInstance.id, table.value)
             .join(table, _same_task(table))
             .where(table.key == OPEN_WAIT, TaskInstance.state == state, condition)
         )
-        for *key, value in rows:
-            found.setdefault(tuple(key), []).append(_decoded(value))
+        for ti_id, value in rows:
+            found.setdefault(ti_id, []).append(_decoded(value))
     return found
 
 
@@ -371,7 +382,7 @@ _TASK_COLUMNS = (
     TaskInstance.dag_id,
     TaskInstance.run_id,
     TaskInstance.task_id,
-    TaskInstance.map_index,
+    _MAP_INDEX,
     TaskInstance.try_number,
     TaskInstance.state,
     TaskInstance._rendered_map_index,
@@ -380,12 +391,9 @@ _TASK_COLUMNS = (
 
 
 def _same_task(table: Any) -> Any:
-    return and_(
-        table.dag_id == TaskInstance.dag_id,
-        table.run_id == TaskInstance.run_id,
-        table.task_id == TaskInstance.task_id,
-        table.map_index == TaskInstance.map_index,
-    )
+    if hasattr(table, "task_instance_id"):  # an XCom from Airflow 3.4 on
+        return table.task_instance_id == TaskInstance.id
+    return and_(*(getattr(table, name) == getattr(TaskInstance, name) for name in _IDENTITY))
 
 
 def _decoded(value: Any) -> Any:

@@ -46,12 +46,18 @@ def run(dag_id: str, *, constants: dict | None = None, **params):
 
 def run_source(dag_id: str, source: str, monkeypatch: Any, folder: Path):
     """Run a DAG of these lines, which end with the call of its function, from a file of its own; return the run."""
+    from airflow.dag_processing.bundles import manager
+
     file = folder / f"{dag_id}.py"
     file.write_text(source)
     bundle = {"name": "flow", "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle"}
     monkeypatch.setenv(
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([{**bundle, "kwargs": {"path": str(folder)}}])
     )
+    read_bundles = getattr(manager, "_load_bundle_config_snapshot", None)
+    if read_bundles is not None:  # Airflow 3.4 reads them once in a process
+        uncached = getattr(read_bundles, "__wrapped__", read_bundles)
+        monkeypatch.setattr(manager, "_load_bundle_config_snapshot", uncached)
     return vars(_module(file))[dag_id]().test()
 
 

@@ -53,6 +53,15 @@ def test_the_information_fits_the_stricter_schema_of_provider_yaml():
         assert set(connection_type) <= set(form["properties"])
 
 
+@pytest.mark.parametrize("key", ["retry-policies", "external-services"])
+def test_a_newer_key_is_there_where_the_schema_has_it(key):
+    whole = schema("provider.yaml.schema.json")["properties"]
+    info = get_provider_info()
+    known = {*whole, *whole["connection-types"]["items"]["properties"]}
+
+    assert (key in {*info, *info["connection-types"][0]}) is (key in known)
+
+
 @KNOWS_FIELDS
 def test_a_misspelt_connection_field_would_be_found():
     info = {**get_provider_info(), **OF_AIRFLOWS_REPOSITORY}
@@ -81,8 +90,8 @@ def test_everything_that_is_named_exists():
     info = get_provider_info()
     modules = [
         module
-        for room in ("hooks", "operators", "sensors", "triggers")
-        for integration in info[room]
+        for room in ("hooks", "operators", "sensors", "triggers", "retry-policies")
+        for integration in info.get(room, ())
         for module in integration["python-modules"]
     ]
     classes = info["extra-links"] + [form["hook-class-name"] for form in info["connection-types"]]

@@ -9,6 +9,7 @@ import pytest
 from airflow_provider_workflows import exceptions, retries
 from airflow_provider_workflows.exceptions import RateLimited, ServerError, WorkflowsError
 from airflow_provider_workflows.retries import WorkflowsRetryPolicy
+from airflow_provider_workflows.version_compat import CAN_RESCHEDULE_ERRORS
 from tests.support.examples import run_source
 from tests.support.versions import AIRFLOW
 
@@ -85,7 +86,7 @@ def test_a_rate_limit_is_waited_for_until_the_stated_time(seconds, expected):
     decision = evaluate(RateLimited("Asked to wait", retry_at=retry_at, status_code=429))
     left = max(0.0, (retry_at - datetime.now(timezone.utc)).total_seconds())
 
-    assert decision.action.value == "retry"
+    assert decision.action.value == ("reschedule" if CAN_RESCHEDULE_ERRORS else "retry")
     assert left - 1 <= decision.retry_delay.total_seconds() <= expected
     assert f"rate-limited until {retry_at:%H:%M}" in decision.reason
 
@@ -135,27 +136,29 @@ policies()
 @HAS_POLICIES
 @pytest.mark.usefixtures("airflow_db", "airflow_connections")
 def test_airflow_does_what_the_policy_says(monkeypatch, tmp_path):
-    """Each task runs once, as a worker runs it; what Airflow then has in its database is looked at."""
-    from airflow.models.taskinstance import TaskInstance
-    from airflow.sdk.definitions import dag
-    from airflow.utils.session import create_session
+    """Each task runs once, as a worker runs it; what the worker then asks of Airflow is looked at."""
+    from airflow.sdk.execution_time import supervisor
+    from airflow.utils.state import TaskInstanceState
 
-    really, found = dag._run_task, {}
+    really, found = supervisor.run_task_in_process, {}
 
-    def run_once(*, ti, **rest):
-        really(ti=ti, **rest)
-        with create_session() as session:
-            row = session.get(TaskInstance, ti.id)
-            found[ti.task_id] = (str(row.state), row.retry_delay_override and round(row.retry_delay_override, -2))
-        ti.set_state("failed")  # so that the run ends without the retry
+    def run_once(ti, task):
+        ran = really(ti=ti, task=task)
+        again_at = getattr(ran.msg, "reschedule_date", None)
+        delay = getattr(ran.msg, "retry_delay_seconds", None)
+        if again_at is not None:
+            delay = (again_at - datetime.now(timezone.utc)).total_seconds()
+        found[ti.task_id] = (ran.ti.state.value, delay and round(delay, -2))
+        ran.ti.state = TaskInstanceState.FAILED  # so that the run ends without another try
+        return ran
 
-    monkeypatch.setattr(dag, "_run_task", run_once)
+    monkeypatch.setattr(supervisor, "run_task_in_process", run_once)
 
     run_source("policies", FLOW, monkeypatch, tmp_path)
 
     assert found == {
         "rejected": ("failed", None),
-        "limited": ("up_for_retry", 3600.0),
+        "limited": ("up_for_reschedule" if CAN_RESCHEDULE_ERRORS else "up_for_retry", 3600.0),
         "broken": ("up_for_retry", None),
         "misspelt": ("failed", None),
     }

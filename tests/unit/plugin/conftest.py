@@ -23,6 +23,10 @@ if AIRFLOW >= (3, 1):
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.trigger import Trigger
     from airflow.models.xcom import XComModel
+
+    if AIRFLOW >= (3, 4):
+        from airflow.models.dagrun import DagRun
+        from airflow.models.xcom import XComModelV2
 else:
     collect_ignore_glob = ["test_*.py"]  # before, Airflow has no pages of plugins
 
@@ -36,6 +40,8 @@ class Tables:
     def __init__(self, session: Session):
         self.session = session
         self.triggers = 0
+        self.task_instances: dict[tuple[str, str, str, int], uuid.UUID] = {}
+        self.dag_runs: set[tuple[str, str]] = set()
         self.rows: dict[Any, list[dict[str, Any]]] = {}
 
     def add_task(
@@ -49,13 +55,15 @@ class Tables:
         try_number: int = 1,
         trigger_id: int | None = None,
     ) -> None:
+        ti_id = self.task_instances[dag_id, run_id, task_id, map_index] = uuid.uuid4()
         self._add(
             TaskInstance,
-            id=uuid.uuid4(),
+            id=ti_id,
             task_id=task_id,
             dag_id=dag_id,
             run_id=run_id,
             map_index=map_index,
+            region_index=map_index,  # from Airflow 3.4 on
             state=state,
             try_number=try_number,
             trigger_id=trigger_id,
@@ -92,7 +100,18 @@ class Tables:
         text = json.dumps(wait.to_dict())
         times = {"timestamp": NOW} if table is XComModel else {"updated_at": NOW}
         run = len(self.rows.get(table, ()))
-        self._add(table, dag_run_id=run, key=OPEN_WAIT, value=text, **times, **key)
+        if table is XComModel and AIRFLOW >= (3, 4):
+            self._store_xcom(text, **key)
+        else:
+            self._add(table, dag_run_id=run, key=OPEN_WAIT, value=text, region_index=key["map_index"], **times, **key)
+
+    def _store_xcom(self, text: str, *, dag_id: str, run_id: str, task_id: str, map_index: int) -> None:
+        """Store an XCom as Airflow 3.4 does: for a task instance, and readable only with its DAG run."""
+        ti_id = self.task_instances[dag_id, run_id, task_id, map_index]
+        self._add(XComModelV2, id=uuid.uuid4(), task_instance_id=ti_id, key=OPEN_WAIT, value=text, timestamp=NOW)
+        if (dag_id, run_id) not in self.dag_runs:
+            self.dag_runs.add((dag_id, run_id))
+            self._add(DagRun, dag_id=dag_id, run_id=run_id, run_type="manual", run_after=NOW)
 
     def add_watcher(self, classpath: str) -> None:
         self._add(
