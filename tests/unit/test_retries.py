@@ -133,14 +133,23 @@ policies()
 """
 
 
+class AllTasksRan(BaseException):
+    """Ends a run whose tasks would be tried again, which no state that a test sets can prevent from Airflow 3.4 on."""
+
+
 @HAS_POLICIES
 @pytest.mark.usefixtures("airflow_db", "airflow_connections")
 def test_airflow_does_what_the_policy_says(monkeypatch, tmp_path):
     """Each task runs once, as a worker runs it; what the worker then asks of Airflow is looked at."""
     from airflow.sdk.execution_time import supervisor
-    from airflow.utils.state import TaskInstanceState
 
     really, found = supervisor.run_task_in_process, {}
+    expected = {
+        "rejected": ("failed", None),
+        "limited": ("up_for_reschedule" if CAN_RESCHEDULE_ERRORS else "up_for_retry", 3600.0),
+        "broken": ("up_for_retry", None),
+        "misspelt": ("failed", None),
+    }
 
     def run_once(ti, task):
         ran = really(ti=ti, task=task)
@@ -149,16 +158,13 @@ def test_airflow_does_what_the_policy_says(monkeypatch, tmp_path):
         if again_at is not None:
             delay = (again_at - datetime.now(timezone.utc)).total_seconds()
         found[ti.task_id] = (ran.ti.state.value, delay and round(delay, -2))
-        ran.ti.state = TaskInstanceState.FAILED  # so that the run ends without another try
+        if found.keys() == expected.keys():
+            raise AllTasksRan
         return ran
 
     monkeypatch.setattr(supervisor, "run_task_in_process", run_once)
 
-    run_source("policies", FLOW, monkeypatch, tmp_path)
+    with pytest.raises(AllTasksRan):
+        run_source("policies", FLOW, monkeypatch, tmp_path)
 
-    assert found == {
-        "rejected": ("failed", None),
-        "limited": ("up_for_reschedule" if CAN_RESCHEDULE_ERRORS else "up_for_retry", 3600.0),
-        "broken": ("up_for_retry", None),
-        "misspelt": ("failed", None),
-    }
+    assert found == expected
