@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import mimetypes
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules.parameters import as_list, check_required
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
 
-@dataclass(frozen=True)
-class AttachedFile:
+class AttachedFile(NamedTuple):
     """Describe a file that exists and is not empty; ``size`` is in bytes."""
 
     path: ObjectStoragePath

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from airflow_provider_workflows.exceptions import TRANSIENT_ERRORS, WorkflowsError
 from airflow_provider_workflows.rules.datetimes import parse_time, time_text
-from airflow_provider_workflows.rules.open_wait import OPEN_WAIT, OpenWait
 from airflow_provider_workflows.rules.patience import Rejections, fails_first_poke
 from airflow_provider_workflows.settings import rejection_patience_seconds
 from airflow_provider_workflows.version_compat import lasting_state_store, task_state_store
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.triggers.base import BaseTrigger
 
+    from airflow_provider_workflows.rules.open_wait import OpenWait
     from airflow_provider_workflows.triggers.base import WaitTrigger
     from airflow_provider_workflows.version_compat import StateStore
 
@@ -215,6 +215,9 @@ class WaitLifeCycle:
         store = lasting_state_store(context)
         if store is None:
             return
+        # Imported here, because DAG files are parsed far more often than a task waits.
+        from airflow_provider_workflows.rules.open_wait import OPEN_WAIT
+
         try:
             wait = self._describe_wait(store, trigger, getattr(context.get("ti"), "try_number", None))
             if wait.fingerprint != self._recorded_wait:
@@ -229,6 +232,8 @@ class WaitLifeCycle:
 
     def _describe_wait(self, store: StateStore, trigger: WaitTrigger | None, try_number: int | None) -> OpenWait:
         """Describe the wait as of the last successful poll of this try, and with the error of a later poll."""
+        from airflow_provider_workflows.rules.open_wait import OPEN_WAIT, OpenWait  # likewise
+
         if not self._last_error and trigger is not None:
             return trigger.open_wait(try_number)
         described = self._open_wait or OpenWait.from_dict(store.get(OPEN_WAIT))

@@ -195,7 +195,7 @@ def read_wait(session: Session, key: Key, *, now: datetime) -> WaitRow | None:
         TaskInstance.dag_id == dag_id,
         TaskInstance.run_id == run_id,
         TaskInstance.task_id == task_id,
-        _MAP_INDEX == map_index,
+        map_index == _MAP_INDEX,
     )
     for row in (*_deferred(session, condition), *_on_workers(session, condition)):
         row.overdue = is_overdue(row.wait, now)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_provider_workflows.rules.datetimes import parse_time
 
 DAY_SECONDS = 24 * 3600.0
 
 
-@dataclass(frozen=True)
-class PendingStep:
+class PendingStep(NamedTuple):
     """
     Describe the current step of a workflow and its pending assignees.
 
@@ -48,8 +46,7 @@ class PendingStep:
         return f"Waiting for {assignees} at step {self.step!r}{since}{due}."
 
 
-@dataclass(frozen=True)
-class OverdueStep:
+class OverdueStep(NamedTuple):
     """
     Describe a step that is overdue from a point in time on, for a trigger's arguments and its event.
 
@@ -73,7 +70,7 @@ class OverdueStep:
     repeat: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return self._asdict()
 
 
 def due_at(pending_step: PendingStep | None) -> float | None:

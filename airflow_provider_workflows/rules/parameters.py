@@ -10,7 +10,7 @@ from typing import Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 
-NOT_AN_ID = re.compile(r"\d+\.\d*|\d+(\.\d+)?[eE][+-]?\d+")  # as a table with gaps writes ids, for example
+NOT_AN_ID = r"\d+\.\d*|\d+(\.\d+)?[eE][+-]?\d+"  # as a table with gaps writes ids, for example
 LABELS = ("activity", "after", "diagram", "option", "role", "step")  # annotated as ids, but names are allowed
 TEXT, ID, TEXTS, ROW = "text", "id", "several", "row"
 # Free text; "None" in one of these is an empty rendering of a template, not an intended text.
@@ -59,7 +59,7 @@ def as_text(name: str, value: Any, *, is_id: bool = False) -> str:
             f"{name} must be text or a whole number; got {shown}. If templates are rendered as native objects, add a "
             "filter that converts it to text, such as '| string'."
         )
-    if is_id and NOT_AN_ID.fullmatch(value.strip()):
+    if is_id and re.fullmatch(NOT_AN_ID, value.strip()):
         raise ConfigurationError(f"{name} must be an id, a whole number; got {value!r}.")
     if name in FREE_TEXT and value.strip() == "None":
         raise ConfigurationError(f"{name} is the text 'None': its template was rendered empty. Omit {name} instead.")
@@ -148,3 +148,12 @@ def str_id(value: str | int | None) -> str | None:
 def as_list(value: Any) -> list[Any]:
     """Return a parameter that is one value or several values as a list."""
     return list(value) if isinstance(value, (list, tuple, set, frozenset)) else [value]
+
+
+def templated_names(fields: Any) -> frozenset[str]:
+    """Return the names of the fields whose value in the DAG file is a template."""
+    if not isinstance(fields, Mapping):
+        return frozenset()
+    return frozenset(
+        name for name, value in fields.items() if isinstance(value, str) and any(mark in value for mark in ("{{", "{%"))
+    )

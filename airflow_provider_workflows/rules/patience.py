@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_provider_workflows.exceptions import ApiError, ConfigurationError, InvalidRequest, NotFound, WorkflowsError
 
@@ -12,8 +11,7 @@ MIN_REJECTED_POLLS = 3
 DEFAULT_PATIENCE_SECONDS = 600.0
 
 
-@dataclass(frozen=True)
-class Rejections:
+class Rejections(NamedTuple):
     """
     Count the consecutive rejected polls of one wait, across all kinds of rejections.
 
@@ -36,7 +34,7 @@ class Rejections:
         return None if stored is None else cls(float(stored["since"]), int(stored["polls"]))
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return self._asdict()
 
     def are_final(self, now: float, patience_seconds: float) -> bool:
         """Return whether the wait fails: enough polls over enough wall-clock time were rejected."""

@@ -7,19 +7,25 @@ watcher of an asset) stores a journal before each poll and right after it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 Instance = Mapping[str, "str | None"]  # {integration_instance_id, process_instance_id}
 Stretch = Mapping[str, str]  # {since, until}, ISO-8601 times in UTC
 
 MAX_STRETCHES = 20
+MAX_INSTANCES = 500  # of one wait, or of consecutive polls of a watcher
+LOSS_ADVICE = (
+    "If Workflowsoft has removed an integration instance, no task handles it. Compare with the processes that are "
+    "running in Workflowsoft; to handle one of them, pass its id to the operators by hand."
+)
+NO_PLACE: Mapping[str, str | None] = MappingProxyType(dict.fromkeys(("diagram_id", "step_id", "step")))
+NONE_RECEIVED: Mapping[str | None, str | None] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
-class PollJournal:
+class PollJournal(NamedTuple):
     """
     Record the polls of one step; each method returns the journal to store next.
 
@@ -33,10 +39,10 @@ class PollJournal:
     :param failures: Number of consecutive polls that failed in the server.
     """
 
-    place: Mapping[str, str | None] = field(default_factory=lambda: dict.fromkeys(("diagram_id", "step_id", "step")))
+    place: Mapping[str, str | None] = NO_PLACE
     polling_since: str | None = None
     poller: str | None = None
-    received: Mapping[str | None, str | None] = field(default_factory=dict)
+    received: Mapping[str | None, str | None] = NONE_RECEIVED
     possibly_lost: Sequence[Stretch] = ()
     response_since_loss: bool = True
     delivered: bool = False
@@ -52,7 +58,7 @@ class PollJournal:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON primitives; 500 instances with GUIDs fit into one 64 KB value of Airflow's state store."""
         lists = {"received": [list(ids) for ids in self.received.items()], "possibly_lost": list(self.possibly_lost)}
-        return {**asdict(self), **lists}
+        return {**self._asdict(), "place": dict(self.place), **lists}
 
     @property
     def instances(self) -> list[dict[str, str | None]]:
@@ -62,7 +68,7 @@ class PollJournal:
 
     def poll_started(self, place: Mapping[str, str | None], now: datetime, poller: str | None = None) -> PollJournal:
         """Return the journal to store before a poll is sent."""
-        return replace(self, place=dict(place), polling_since=_text(now), poller=poller)
+        return self._replace(place=dict(place), polling_since=_text(now), poller=poller)
 
     def poll_ended(self, instances: Sequence[Instance] | None = None) -> PollJournal:
         """
@@ -70,8 +76,7 @@ class PollJournal:
 
         :param instances: The received instances; None if the poll was rejected or not sent.
         """
-        return replace(
-            self,
+        return self._replace(
             polling_since=None,
             received=self._with(instances or ()),
             response_since_loss=self.response_since_loss or instances is not None,
@@ -91,8 +96,7 @@ class PollJournal:
         since = self.polling_since or _text(now)
         if stretches and (not self.response_since_loss or len(stretches) >= MAX_STRETCHES):
             since = stretches.pop()["since"]
-        return replace(
-            self,
+        return self._replace(
             polling_since=None,
             received=self._with(instances),
             possibly_lost=(*stretches, {"since": since, "until": _text(now)}),
@@ -104,7 +108,7 @@ class PollJournal:
         """Return the journal without instances and losses that were finally delivered."""
         received = {instance: process for instance, process in self.received.items() if instance not in instance_ids}
         lost = tuple(stretch for stretch in self.possibly_lost if stretch not in stretches)
-        return replace(self, received=received, possibly_lost=lost, delivered=False)
+        return self._replace(received=received, possibly_lost=lost, delivered=False)
 
     def _with(self, instances: Sequence[Instance]) -> dict[str | None, str | None]:
         return {**self.received, **{row["integration_instance_id"]: row["process_instance_id"] for row in instances}}
@@ -112,3 +116,9 @@ class PollJournal:
 
 def _text(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds")
+
+
+def name_instances(instances: Iterable[Mapping[str, str | None]]) -> str:
+    """Return the ids of instances, for the log."""
+    ids = (f"{row['integration_instance_id']} (process {row['process_instance_id']})" for row in instances)
+    return f"integration instance {', '.join(ids)}"

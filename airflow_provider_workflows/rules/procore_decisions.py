@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_provider_workflows.rules.datetimes import unix_time
 
@@ -33,8 +32,7 @@ class AmbiguousHistory(Exception):
         self.is_missing = is_missing
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(NamedTuple):
     """
     Hold an event of a history.
 
@@ -354,8 +352,7 @@ def _overall(step: Json, given: Iterable[Json]) -> dict[str, str | None] | None:
     return {"option": option, "type": kind}
 
 
-@dataclass
-class _NamedOption:
+class _NamedOption(NamedTuple):
     """Collect all names of an option of a step: ``names`` are its labels, type and status, without case."""
 
     ids: set[str]
@@ -374,10 +371,10 @@ def _named_options(steps: Iterable[Json]) -> list[_NamedOption]:
         for known in found:
             is_same_id = ids & known.ids and (not kinds or not known.kinds or kinds & known.kinds)
             if is_same_id or labels & known.labels:
-                known.ids |= ids
-                known.labels |= labels
-                known.kinds |= kinds
-                known.names |= names
+                known.ids.update(ids)
+                known.labels.update(labels)
+                known.kinds.update(kinds)
+                known.names.update(names)
                 break
         else:
             found.append(_NamedOption(ids, labels, kinds, names))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules.datetimes import has_zone, parse_time
@@ -158,7 +157,8 @@ LEGACY_ACTIVITIES: Columns = {
 LEGACY_TABLES: Mapping[str, Columns] = {"instances": LEGACY_INSTANCES, "activities": LEGACY_ACTIVITIES}
 
 # Times and dates, but not "now" and not the intervals of ISO 8601, which pendulum also accepts.
-TIME = re.compile(r"\d{4}-\d\d-\d\d([T ][\d:.]+ ?(Z|[+-]\d\d:?\d\d)?)?", re.IGNORECASE | re.ASCII)
+# `re` compiles it once when it is first used.
+TIME = r"\d{4}-\d\d-\d\d([T ][\d:.]+ ?(Z|[+-]\d\d:?\d\d)?)?"
 
 # Columns of a step by the field of the event's details.
 STEP_TEXTS = {
@@ -261,8 +261,7 @@ def watermark(since: datetime | None, latest: datetime | None, started: datetime
 # --- the instance of a history ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class NamedHistory:
+class NamedHistory(NamedTuple):
     """
     Hold a history and the instance that it belongs to.
 
@@ -577,7 +576,7 @@ def due_time(value: Any) -> datetime | None:
 
 def time(value: Any) -> datetime | None:
     """Return a time of the API in UTC, to the millisecond, or None if it cannot be read."""
-    if not isinstance(value, str) or not TIME.fullmatch(value):
+    if not isinstance(value, str) or not re.fullmatch(TIME, value, re.IGNORECASE | re.ASCII):
         return None
     moment = parse_time(value)
     if moment is None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_provider_workflows.rules.datetimes import parse_time, seconds_of
 from airflow_provider_workflows.rules.payload import documented_form
@@ -32,8 +31,7 @@ def performed_activity(history: Json) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """
     Hold the result of a search for an activity in one occurrence of a state.
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 WaitAction = Literal["succeed", "fail", "skip"]
 
 
-@dataclass(frozen=True)
-class WaitResult:
+class WaitResult(NamedTuple):
     """
     Describe how a wait ended.
 
@@ -24,7 +22,7 @@ class WaitResult:
     reason: str
 
     def to_event(self) -> dict[str, Any]:
-        return asdict(self)
+        return self._asdict()
 
 
 def evaluate(

@@ -18,9 +18,9 @@ ERROR_MEMBERS = ("error", "errors", "errormessage", "exceptionmessage", "excepti
 # The server's messages are not documented, so only unambiguous ones count.
 _SUBJECT = r"(the |this )?(integration )?(task|instance|step)( #?\d[\w-]*)?"
 _OVER = r"(been )?(completed|closed|finished|done)"
-ALREADY_COMPLETED = re.compile(
-    rf"{_SUBJECT} (is|was|has) (already )?{_OVER}( already)?|({_SUBJECT} )?(is |was |has )?already {_OVER}",
-    re.IGNORECASE,
+# A text, which `re` compiles once when it is first used: that is dearer than the rest of the module's import.
+ALREADY_COMPLETED = (
+    rf"{_SUBJECT} (is|was|has) (already )?{_OVER}( already)?|({_SUBJECT} )?(is |was |has )?already {_OVER}"
 )
 
 
@@ -201,7 +201,9 @@ def instance_id_of(given: Any) -> str:
 
 def says_already_completed(message: str) -> bool:
     """Return whether a sentence of an error unambiguously means that the integration instance is already completed."""
-    return any(ALREADY_COMPLETED.fullmatch(sentence.strip()) for sentence in re.split(r"[.;!\n]", message))
+    return any(
+        re.fullmatch(ALREADY_COMPLETED, sentence.strip(), re.IGNORECASE) for sentence in re.split(r"[.;!\n]", message)
+    )
 
 
 def _is_instance(row: Any) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import field as attribute
 from datetime import date, datetime, timezone
 from decimal import Decimal
 from reprlib import repr as short
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_provider_workflows.exceptions import ConfigurationError, UnexpectedResponse
 from airflow_provider_workflows.rules.workflowsoft import has_id, member
@@ -93,8 +93,7 @@ class FieldValues(dict[str, Any]):
         return self[label] if label in self or label in self.unreadable else default
 
 
-@dataclass(frozen=True)
-class Update:
+class Update(NamedTuple):
     """
     Hold the plan of a write.
 
@@ -108,8 +107,7 @@ class Update:
     unchanged: list[str]
 
 
-@dataclass(frozen=True)
-class WriteComparison:
+class WriteComparison(NamedTuple):
     """
     Hold the differences that fields show after a write.
 
@@ -432,15 +430,6 @@ def read_stored_values(text: str) -> dict[str, Any]:
 
     found: dict[str, Any] = simplejson.loads(text, use_decimal=True)
     return found
-
-
-def templated_names(fields: Any) -> frozenset[str]:
-    """Return the names of the fields whose value in the DAG file is a template."""
-    if not isinstance(fields, Mapping):
-        return frozenset()
-    return frozenset(
-        name for name, value in fields.items() if isinstance(value, str) and any(mark in value for mark in ("{{", "{%"))
-    )
 
 
 def check_rendered(fields: Mapping[str, Any], templated: Iterable[str]) -> None:

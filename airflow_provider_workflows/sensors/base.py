@@ -23,7 +23,6 @@ from airflow_provider_workflows.operators.waiting import LABEL_TEMPLATE, WaitLif
 from airflow_provider_workflows.rules.parameters import check_rendered
 from airflow_provider_workflows.rules.payload import documented_form
 from airflow_provider_workflows.settings import poke_interval_seconds
-from airflow_provider_workflows.triggers.wakeup import WakeUpTrigger
 from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, push_values
 
 if TYPE_CHECKING:
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_workflows.hooks.base import WorkflowsHook
     from airflow_provider_workflows.triggers.base import WaitTrigger
+    from airflow_provider_workflows.triggers.wakeup import WakeUpTrigger
 
 # Exceptions that end an Airflow sensor in spite of silent_fail.
 ENDS_THE_TASK = (AirflowFailException, AirflowSensorTimeout, AirflowSkipException)
@@ -161,6 +161,9 @@ class WorkflowsSensor(WaitLifeCycle, BaseSensorOperator):
 
     def wake_up(self) -> WakeUpTrigger:
         """Build the trigger that sends the task back to a worker for the next poll."""
+        # Imported here, because DAG files are parsed far more often than a task waits.
+        from airflow_provider_workflows.triggers.wakeup import WakeUpTrigger
+
         until = datetime.now(timezone.utc) + timedelta(seconds=self.seconds_to_next_poll(self.poke_interval))
         return WakeUpTrigger(until=until.isoformat(), event=self.wake_up_event())
 

@@ -75,7 +75,7 @@ class NotifyingSensor(WorkflowsSensor):
     def restore_wait(self, context: Context, event: Mapping[str, Any]) -> None:
         super().restore_wait(context, event)
         self._restore_escalation(context, event)
-        names = OverdueStep.__dataclass_fields__.keys()
+        names = set(OverdueStep._fields)
         if event.get("status") == "overdue" and names <= event.keys():
             self._found_by_trigger = OverdueStep(**{name: event[name] for name in names})
 

@@ -27,11 +27,6 @@ from airflow_provider_workflows.rules.procore import ENDED_STATES, STATES, curre
 from airflow_provider_workflows.rules.procore_operations import ENDED_OPERATIONS, operation_items
 from airflow_provider_workflows.sensors.overdue import NotifyingSensor
 from airflow_provider_workflows.sensors.procore_base import ProcoreSensor, known_states
-from airflow_provider_workflows.triggers.procore import (
-    ProcoreAsyncOperationWaitTrigger,
-    ProcoreInstanceWaitTrigger,
-    ProcoreResponseRequestedWaitTrigger,
-)
 from airflow_provider_workflows.version_compat import with_own_keys
 
 if TYPE_CHECKING:
@@ -39,6 +34,11 @@ if TYPE_CHECKING:
 
     from airflow_provider_workflows.rules.overdue import OverdueStep
     from airflow_provider_workflows.sensors.procore_item import ProcoreItemSensor
+    from airflow_provider_workflows.triggers.procore import (
+        ProcoreAsyncOperationWaitTrigger,
+        ProcoreInstanceWaitTrigger,
+        ProcoreResponseRequestedWaitTrigger,
+    )
 
 __all__ = [
     "Level",
@@ -140,6 +140,9 @@ class ProcoreInstanceSensor(ItemParameters, NotifyingSensor, ProcoreSensor):
         self.after = after
 
     def build_trigger(self) -> ProcoreInstanceWaitTrigger:
+        # Imported here, because DAG files are parsed far more often than a task waits.
+        from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigger
+
         self.check_instance()
         return ProcoreInstanceWaitTrigger(
             **self.trigger_arguments(),
@@ -280,6 +283,8 @@ class ProcoreResponseRequestedSensor(ProcoreSensor):
         self._last_trigger: ProcoreResponseRequestedWaitTrigger | None = None  # in poke mode
 
     def build_trigger(self) -> ProcoreResponseRequestedWaitTrigger:
+        from airflow_provider_workflows.triggers.procore import ProcoreResponseRequestedWaitTrigger  # likewise
+
         check_tools_and_projects(self.tool_type, self.project_id)
         check_given(self, "tool_subtype", "user")
         trigger = ProcoreResponseRequestedWaitTrigger(
@@ -336,6 +341,8 @@ class ProcoreAsyncOperationSensor(ProcoreSensor):
         self.skip_on = skip_on
 
     def build_trigger(self) -> ProcoreAsyncOperationWaitTrigger:
+        from airflow_provider_workflows.triggers.procore import ProcoreAsyncOperationWaitTrigger  # likewise
+
         check_required(operation_id=self.operation_id)
         until = known_states("until", self.until, ENDED_OPERATIONS)
         if not until:

@@ -14,7 +14,6 @@ from airflow_provider_workflows.rules.escalation import Level, business_days, bu
 from airflow_provider_workflows.rules.parameters import as_list, check_required, require_exactly_one, str_id
 from airflow_provider_workflows.sensors.overdue import NotifyingSensor
 from airflow_provider_workflows.sensors.procore_base import ProcoreConnectionSensor
-from airflow_provider_workflows.triggers.procore_legacy import ProcoreLegacyInstanceWaitTrigger
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
     from airflow_provider_workflows.triggers.base import WaitTrigger
+    from airflow_provider_workflows.triggers.procore_legacy import ProcoreLegacyInstanceWaitTrigger
 
 __all__ = ["Level", "ProcoreLegacyInstanceSensor", "business_days", "business_hours"]
 IDLE = "idle"  # key in the task state store
@@ -126,6 +126,9 @@ class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
         return ProcoreLegacyHook(self.procore_conn_id, company_id=self.company_id, project_id=self.project_id)
 
     def build_trigger(self) -> ProcoreLegacyInstanceWaitTrigger:
+        # Imported here, because DAG files are parsed far more often than a task waits.
+        from airflow_provider_workflows.triggers.procore_legacy import ProcoreLegacyInstanceWaitTrigger
+
         require_exactly_one(instance_id=self.instance_id, object_id=self.object_id)
         if self.object_id is not None:
             check_required(object_type=self.object_type)
@@ -150,6 +153,8 @@ class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
         self._idle = self._idle_before(context)
 
     def go_on(self, context: Context, trigger: WaitTrigger | None, how: str) -> None:
+        from airflow_provider_workflows.triggers.procore_legacy import ProcoreLegacyInstanceWaitTrigger  # likewise
+
         store = task_state_store(context)
         if isinstance(trigger, ProcoreLegacyInstanceWaitTrigger) and trigger.idle != self._idle:
             self._idle = trigger.idle

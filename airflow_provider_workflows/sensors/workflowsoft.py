@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -15,16 +14,9 @@ from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import NOTHING_DONE, ConfigurationError, OutcomeUnknown, ServerError
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
 from airflow_provider_workflows.rules.parameters import check_required, require_exactly_one, str_id
-from airflow_provider_workflows.rules.poll_journal import PollJournal
+from airflow_provider_workflows.rules.poll_journal import LOSS_ADVICE, MAX_INSTANCES, PollJournal, name_instances
 from airflow_provider_workflows.rules.workflowsoft import UnreadableInstances
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
-from airflow_provider_workflows.triggers.workflowsoft import (
-    LOSS_ADVICE,
-    MAX_INSTANCES,
-    WorkflowsoftIntegrationWaitTrigger,
-    name_instances,
-    report_loss,
-)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -33,6 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
     from airflow_provider_workflows.rules.poll_journal import Instance
     from airflow_provider_workflows.triggers.base import WaitTrigger
+    from airflow_provider_workflows.triggers.workflowsoft import WorkflowsoftIntegrationWaitTrigger
     from airflow_provider_workflows.version_compat import StateStore
 
 JOURNAL_TTL = timedelta(days=365)  # after the deadline, because a user may clear the task long after it has failed
@@ -114,6 +107,9 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         return WorkflowsoftHook(self.workflowsoft_conn_id)
 
     def build_trigger(self) -> WorkflowsoftIntegrationWaitTrigger:
+        # Imported here, because DAG files are parsed far more often than a task waits.
+        from airflow_provider_workflows.triggers.workflowsoft import WorkflowsoftIntegrationWaitTrigger
+
         require_exactly_one(step=self.step, step_id=self.step_id)
         require_exactly_one(diagram=self.diagram, step_id=self.step_id)
         max_instances = self._checked_max_instances()
@@ -140,7 +136,7 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         rows = [{**ids, **result["place"], "possibly_lost": []} for ids in result["instances"]]
         rows[0]["possibly_lost"] = result["possibly_lost"]
         if self.journal.received and not self.journal.delivered:
-            self._persist(replace(self.journal, delivered=True))
+            self._persist(self.journal._replace(delivered=True))
         return rows
 
     def restore_wait(self, context: Context, event: Mapping[str, Any]) -> None:
@@ -157,6 +153,8 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         return {**super().wake_up_event(), "place": self._place, "journal": journal}
 
     def deferred_trigger(self, trigger: WaitTrigger) -> BaseTrigger:
+        from airflow_provider_workflows.triggers.workflowsoft import WorkflowsoftIntegrationWaitTrigger  # likewise
+
         assert isinstance(trigger, WorkflowsoftIntegrationWaitTrigger)
         self._place = None if trigger.step_id is None else trigger.place
         return trigger if self.hook.lists_until_completed else self.wake_up()
@@ -200,6 +198,8 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
             )
 
     def poll_on_worker(self, trigger: WaitTrigger) -> Mapping[str, Any] | None:
+        from airflow_provider_workflows.triggers.workflowsoft import WorkflowsoftIntegrationWaitTrigger  # likewise
+
         assert isinstance(trigger, WorkflowsoftIntegrationWaitTrigger)
         how = "from an earlier try of this task, without a poll"
         trigger.failures = self.journal.failures
@@ -209,7 +209,7 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
                     return super().poll_on_worker(trigger)
                 finally:
                     if trigger.failures != self.journal.failures:
-                        self._persist(replace(self.journal, failures=trigger.failures))
+                        self._persist(self.journal._replace(failures=trigger.failures))
             try:
                 trigger.locate(self.hook)
                 trigger.last_poll = trigger.describe(trigger.drain(lambda: self._poll(trigger)))
@@ -257,6 +257,8 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
 
     def _record_loss(self, why: str | Exception, instances: Sequence[Instance] = (), failures: int = 0) -> None:
         """Record and report that the response to the running poll was lost, except for these instances."""
+        from airflow_provider_workflows.triggers.workflowsoft import report_loss  # likewise
+
         since, now = self.journal.polling_since, datetime.now(timezone.utc)
         self._persist(self.journal.poll_lost(now, instances, failures))
         report_loss(self.log, self.journal.place["step_id"], why, since, now)

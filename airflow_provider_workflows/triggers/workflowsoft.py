@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import NotFound, ServerError, WorkflowsError
+from airflow_provider_workflows.rules.poll_journal import LOSS_ADVICE, name_instances
 from airflow_provider_workflows.rules.wait_result import WaitResult
 from airflow_provider_workflows.triggers.base import WaitTrigger
 
@@ -16,12 +17,7 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.polling.poll import PollScope
 
 
-MAX_INSTANCES = 500  # of one wait, or of consecutive polls of a watcher
 MAX_FAILURES = 3  # consecutive polls with a server error (5xx), after which the error suggests that the step is wrong
-LOSS_ADVICE = (
-    "If Workflowsoft has removed an integration instance, no task handles it. Compare with the processes that are "
-    "running in Workflowsoft; to handle one of them, pass its id to the operators by hand."
-)
 
 
 class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
@@ -190,12 +186,6 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
     @property
     def subject(self) -> str:
         return f"new instance of integration step {self.name}"
-
-
-def name_instances(instances: Iterable[Mapping[str, str | None]]) -> str:
-    """Return the ids of instances, for the log."""
-    ids = (f"{row['integration_instance_id']} (process {row['process_instance_id']})" for row in instances)
-    return f"integration instance {', '.join(ids)}"
 
 
 def report_loss(log: Any, step_id: str | None, why: str | Exception, since: str | None, until: datetime) -> None:

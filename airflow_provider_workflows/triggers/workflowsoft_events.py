@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.polling.workflowsoft_events import CONSUMED_ON_READ, StepEventsScope
 from airflow_provider_workflows.rules.parameters import require_exactly_one
+from airflow_provider_workflows.rules.poll_journal import MAX_INSTANCES
 from airflow_provider_workflows.triggers.asset_journal import AssetJournal
 from airflow_provider_workflows.triggers.events import (
     Emitted,
@@ -19,7 +20,7 @@ from airflow_provider_workflows.triggers.events import (
     connection_id,
     constant,
 )
-from airflow_provider_workflows.triggers.workflowsoft import MAX_INSTANCES, WorkflowsoftIntegrationWaitTrigger
+from airflow_provider_workflows.triggers.workflowsoft import WorkflowsoftIntegrationWaitTrigger
 from airflow_provider_workflows.triggers.workflowsoft_producer import IntegrationProducer, JournalEntry
 
 if TYPE_CHECKING:

@@ -24,9 +24,10 @@ from airflow_provider_workflows.polling.channel import CONNECTION_TTL_SECONDS, i
 from airflow_provider_workflows.polling.poll import MAX_REJECTED_DELAY_SECONDS
 from airflow_provider_workflows.polling.rate_limiter import MAX_BLOCK_SECONDS
 from airflow_provider_workflows.polling.workflowsoft_events import CONSUMED_ON_READ
+from airflow_provider_workflows.rules.poll_journal import name_instances
 from airflow_provider_workflows.rules.workflowsoft import UnreadableInstances
 from airflow_provider_workflows.triggers.events import Reading, SnapshotProducer
-from airflow_provider_workflows.triggers.workflowsoft import name_instances, report_loss
+from airflow_provider_workflows.triggers.workflowsoft import report_loss
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook

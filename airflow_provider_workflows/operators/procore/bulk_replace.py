@@ -28,7 +28,6 @@ from airflow_provider_workflows.rules.parameters import as_list, check_choice, c
 from airflow_provider_workflows.rules.payload import is_id
 from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
 from airflow_provider_workflows.rules.procore_presets import is_request
-from airflow_provider_workflows.triggers.procore import ProcoreBulkReplaceWaitTrigger
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
@@ -153,6 +152,9 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
         if not self.wait_for_completion:
             return self._result(request_id, None)
         self.known = {"request_id": request_id}
+        # Imported here, because DAG files are parsed far more often than a task waits.
+        from airflow_provider_workflows.triggers.procore import ProcoreBulkReplaceWaitTrigger
+
         return self.wait(
             context,
             partial(

@@ -35,7 +35,6 @@ from airflow_provider_workflows.rules.parameters import (
 )
 from airflow_provider_workflows.rules.payload import is_id
 from airflow_provider_workflows.rules.procore_operations import operation_items
-from airflow_provider_workflows.triggers.procore import ProcoreAsyncOperationWaitTrigger
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
@@ -131,6 +130,9 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         operation_ids = self._running(journal)
         if not operation_ids:
             return self._conclude(journal, [])
+        # Imported here, because DAG files are parsed far more often than a task waits.
+        from airflow_provider_workflows.triggers.procore import ProcoreAsyncOperationWaitTrigger
+
         return self.wait(
             context,
             deadline=f"deadline_{journal['attempt']}",

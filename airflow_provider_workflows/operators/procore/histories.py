@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_workflows.exceptions import (
     READ_FAULTS,
@@ -33,7 +32,6 @@ MAX_REJECTIONS = 20
 MAX_BULK_FAILURES = 3  # items that fail in bulk and succeed separately, before the operator stops reading in bulk
 
 
-@dataclass
 class Report:
     """
     Collect what could not be read, for the result and the log.
@@ -41,15 +39,16 @@ class Report:
     :param poll_server: Makes one small call, to distinguish an unavailable server from one that fails at a record.
     """
 
-    poll_server: Callable[[], object]
-    forbidden: list[dict[str, str]] = field(default_factory=list)
-    failed: list[dict[str, str]] = field(default_factory=list)
-    any_success: bool = False  # in any tool or project
-    _instances: set[str] = field(default_factory=set)
-    _rejected: int = 0
-    _succeeded: bool = False
-    _faults: int = 0  # consecutive errors of the server
-    _first: ApiError | None = None  # the first rejection, raised if nothing succeeds at all
+    def __init__(self, poll_server: Callable[[], object]):
+        self.poll_server = poll_server
+        self.forbidden: list[dict[str, str]] = []
+        self.failed: list[dict[str, str]] = []
+        self.any_success = False  # in any tool or project
+        self._instances: set[str] = set()
+        self._rejected = 0
+        self._succeeded = False
+        self._faults = 0  # consecutive errors of the server
+        self._first: ApiError | None = None  # the first rejection, raised if nothing succeeds at all
 
     def start(self) -> None:
         """Start another tool or list, of which it is not known yet whether it can be read."""
@@ -108,8 +107,7 @@ class Report:
             self._instances.add(ids["instance_id"])
 
 
-@dataclass(frozen=True)
-class ToolInProject:
+class ToolInProject(NamedTuple):
     """One tool in one project, or at the level ``company``."""
 
     tool_type: str

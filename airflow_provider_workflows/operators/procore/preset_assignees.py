@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_workflows.exceptions import (
     READ_FAULTS,
@@ -43,8 +42,7 @@ MAX_READS = 3  # of a preset that changes between reads
 MAX_CONSECUTIVE_FAILURES = 10  # presets of one tool and project; each further failure could take minutes
 
 
-@dataclass(frozen=True)
-class PresetPlace:
+class PresetPlace(NamedTuple):
     """Name the place of presets: one tool in one project, or at the level ``company``."""
 
     tool_type: str
@@ -52,8 +50,7 @@ class PresetPlace:
     level: str
 
 
-@dataclass
-class Target:
+class Target(NamedTuple):
     """
     Hold one preset and its desired groups, or why the preset cannot be changed.
 
@@ -64,7 +61,7 @@ class Target:
     place: PresetPlace
     preset_id: str
     template: str | None
-    desired_groups: list[rules.DesiredGroup] = field(default_factory=list)
+    desired_groups: Sequence[rules.DesiredGroup] = ()
     reason: str | None = None
     failure: WorkflowsError | None = None
 

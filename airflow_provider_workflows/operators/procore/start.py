@@ -33,7 +33,6 @@ from airflow_provider_workflows.operators.procore.base import (
 )
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_given, check_required, str_id
-from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigger
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
@@ -137,6 +136,9 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
         self.known = self._result(instance_id, instance, adopted, {"dry_run": True})
         cancels = self.cancel_on_kill and not adopted
         self._awaited = instance_id if cancels else None
+        # Imported here, because DAG files are parsed far more often than a task waits.
+        from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigger
+
         return self.wait(
             context,
             partial(

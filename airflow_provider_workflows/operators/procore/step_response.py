@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_workflows.exceptions import (
     NOTHING_DONE,
@@ -35,8 +34,7 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.operators.base import Pin
 
 
-@dataclass(frozen=True)
-class View:
+class View(NamedTuple):
     """
     Hold what one read of Procore shows of a step occurrence and of a user's response to it.
 

@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
 from airflow_provider_workflows.operators.base import WorkflowsOperator, unretried
-from airflow_provider_workflows.operators.workflowsoft.integration_step import (
-    IntegrationStep,
-)
 from airflow_provider_workflows.rules import workflowsoft as rules
 from airflow_provider_workflows.rules.parameters import str_id
 from airflow_provider_workflows.version_compat import task_state_store
@@ -19,6 +16,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
+    from airflow_provider_workflows.operators.workflowsoft.integration_step import IntegrationStep
 
 
 class WorkflowsoftOperator(WorkflowsOperator):
@@ -89,6 +87,9 @@ class WorkflowsoftIntegrationOperator(WorkflowsoftOperator):
 
         :param given: The instance; default: ``integration_instance_id``.
         """
+        # Imported here, because DAG files are parsed far more often than a task runs.
+        from airflow_provider_workflows.operators.workflowsoft.integration_step import IntegrationStep
+
         given = self.integration_instance_id if given is None else given
         instance_id = rules.instance_id_of(given)
         row = given if isinstance(given, Mapping) else {}

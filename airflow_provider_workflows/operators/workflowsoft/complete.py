@@ -11,9 +11,6 @@ from airflow_provider_workflows.operators.workflowsoft.base import (
     NotRetriedWithoutStore,
     WorkflowsoftIntegrationOperator,
 )
-from airflow_provider_workflows.operators.workflowsoft.integration_step import (
-    ON_UNKNOWN_COMPLETION,
-)
 from airflow_provider_workflows.rules.parameters import check_choice, check_required
 
 if TYPE_CHECKING:
@@ -82,6 +79,9 @@ class WorkflowsoftCompleteIntegrationOperator(NotRetriedWithoutStore, Workflowso
 
     def check_completion(self, context: Context) -> None:
         """Check the parameters of the completion; a retry must know what an earlier try did."""
+        # Imported here, because DAG files are parsed far more often than a task runs.
+        from airflow_provider_workflows.operators.workflowsoft.integration_step import ON_UNKNOWN_COMPLETION
+
         check_required(custom_action=self.custom_action)
         check_choice("on_unknown_completion", self.on_unknown_completion, ON_UNKNOWN_COMPLETION)
         if self.may_be_retried(context) and self.on_unknown_completion != "retry":

@@ -8,11 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.operators.base import WritingOperator
 from airflow_provider_workflows.operators.workflowsoft.base import WorkflowsoftIntegrationOperator
-from airflow_provider_workflows.operators.workflowsoft.integration_step import (
-    VERIFY,
-)
-from airflow_provider_workflows.rules import workflowsoft_fields as field_rules
-from airflow_provider_workflows.rules.parameters import check_choice
+from airflow_provider_workflows.rules.parameters import check_choice, templated_names
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -38,6 +34,9 @@ class WorkflowsoftGetFieldsOperator(WorkflowsoftIntegrationOperator):
     returns_mapping = False  # its keys are labels of fields, so it is passed as one value
 
     def act(self, context: Context) -> dict[str, Any]:
+        # Imported here, because DAG files are parsed far more often than a task runs.
+        from airflow_provider_workflows.rules import workflowsoft_fields as field_rules
+
         _, step = self.open_step(context)
         fields = field_rules.by_label(step.read(self.expected_fields))
         for why in fields.unreadable.values():
@@ -96,9 +95,12 @@ class WorkflowsoftUpdateFieldsOperator(WorkflowsoftIntegrationOperator, WritingO
         self.allow_unknown_types = allow_unknown_types
         self.verify = verify
         self.confirm_timeout = confirm_timeout
-        self._templated_fields = field_rules.templated_names(fields)
+        self._templated_fields = templated_names(fields)
 
     def act(self, context: Context) -> dict[str, Any]:
+        from airflow_provider_workflows.operators.workflowsoft.integration_step import VERIFY  # likewise
+        from airflow_provider_workflows.rules import workflowsoft_fields as field_rules  # likewise
+
         if not isinstance(self.fields, Mapping) or not self.fields:
             raise ConfigurationError("fields must be a mapping of labels or keys to values, and must not be empty.")
         field_rules.check_rendered(self.fields, self._templated_fields)

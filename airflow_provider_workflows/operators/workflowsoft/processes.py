@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
@@ -19,10 +20,14 @@ from airflow_provider_workflows.exceptions import (
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
 from airflow_provider_workflows.operators.base import Pin, WritingOperator, describe, unretried
 from airflow_provider_workflows.operators.workflowsoft.base import NotRetriedWithoutStore, WorkflowsoftOperator
-from airflow_provider_workflows.operators.workflowsoft.integration_step import now
 from airflow_provider_workflows.rules import workflowsoft as rules
-from airflow_provider_workflows.rules import workflowsoft_fields as field_rules
-from airflow_provider_workflows.rules.parameters import check_choice, check_given, check_required, str_id
+from airflow_provider_workflows.rules.parameters import (
+    check_choice,
+    check_given,
+    check_required,
+    str_id,
+    templated_names,
+)
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
@@ -86,7 +91,7 @@ class WorkflowsoftCreateOperator(NotRetriedWithoutStore, WorkflowsoftOperator, W
         what, create = self.plan(context, user)
         self.hook.get_api_token()  # if signing in fails, there is nothing to look for
         before = ever.value or {}
-        started = {"started": now(), "what": what}
+        started = {"started": datetime.now(timezone.utc).isoformat(), "what": what}
         journal.persist(started)
         ever.persist(started)
         try:
@@ -155,9 +160,12 @@ class WorkflowsoftStartProcessOperator(WorkflowsoftCreateOperator):
         self.diagram = diagram
         self.fields = fields
         self.correlation_field = correlation_field
-        self._templated_fields = field_rules.templated_names(fields)
+        self._templated_fields = templated_names(fields)
 
     def check(self) -> None:
+        # Imported here, because DAG files are parsed far more often than a task runs.
+        from airflow_provider_workflows.rules import workflowsoft_fields as field_rules
+
         check_required(diagram=self.diagram)
         check_given(self, "correlation_field")
         fields = field_rules.raw_fields({} if self.fields is None else self.fields)
@@ -168,6 +176,8 @@ class WorkflowsoftStartProcessOperator(WorkflowsoftCreateOperator):
             )
 
     def plan(self, context: Context, user: str) -> tuple[str, Callable[[], dict[str, Any]]]:
+        from airflow_provider_workflows.rules import workflowsoft_fields as field_rules  # likewise
+
         diagram = self.hook.find_process_diagram(str(self.diagram).strip())
         fields = field_rules.raw_fields({} if self.fields is None else self.fields)
         what = f"a process of diagram {diagram['title']!r} (id {diagram['id']}) started by user {user}"
@@ -237,11 +247,15 @@ class WorkflowsoftCreateTaskOperator(WorkflowsoftCreateOperator):
         self.files = files
 
     def check(self) -> None:
+        from airflow_provider_workflows.rules import workflowsoft_fields as field_rules  # likewise
+
         check_required(title=self.title)
         check_given(self, "assigned_to", "description", "files")
         field_rules.raw_value("files", self.files)
 
     def plan(self, context: Context, user: str) -> tuple[str, Callable[[], dict[str, Any]]]:
+        from airflow_provider_workflows.rules import workflowsoft_fields as field_rules  # likewise
+
         assignee = str_id(self.assigned_to)
         assignee = user if assignee is None else self.hook.find_user_id(assignee, parameter="assigned_to")
 

@@ -340,7 +340,7 @@ READ_NO_ANSWER = {
     "procore_operations": set(),
     "procore_decisions": {"given_end", "is_given", "person", "rows_of", "seconds", "str_id"},
     "workflowsoft": {"has_id", "instance_id_of", "member", "says_already_completed"},
-    "workflowsoft_fields": {"check_rendered", "raw_fields", "raw_value", "read_stored_values", "templated_names"},
+    "workflowsoft_fields": {"check_rendered", "raw_fields", "raw_value", "read_stored_values"},
 }
 
 

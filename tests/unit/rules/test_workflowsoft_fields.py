@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from airflow_provider_workflows.client.http import _dump
 from airflow_provider_workflows.exceptions import ConfigurationError, UnexpectedResponse
 from airflow_provider_workflows.rules import workflowsoft_fields as rules
+from airflow_provider_workflows.rules.parameters import templated_names
 from tests.support.sizes import tenth_and_full
 
 GUID = "9aae87b4-2b01-43eb-be17-d0080a225f54"
@@ -616,13 +617,13 @@ def test_a_label_with_a_trailing_blank_is_found():
 
 
 def test_only_a_template_that_renders_to_none_is_rejected():
-    templated = rules.templated_names({"A": "{{ x }}", "B": "None", "C": None, 1: "{% if x %}y{% endif %}"})
+    templated = templated_names({"A": "{{ x }}", "B": "None", "C": None, 1: "{% if x %}y{% endif %}"})
 
     assert templated == {"A", 1}
     rules.check_rendered({"A": "x", "B": "None", "C": None}, templated)
     with pytest.raises(ConfigurationError, match="'A' was rendered as the text 'None'"):
         rules.check_rendered({"A": "None", "B": "None"}, templated)
-    assert rules.templated_names("{{ x }}") == frozenset()
+    assert templated_names("{{ x }}") == frozenset()
 
 
 EXPECTED = [
