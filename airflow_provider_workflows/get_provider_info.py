@@ -81,6 +81,8 @@ def _all_versions() -> dict[str, Any]:
             },
         ],
         "extra-links": [
+            "airflow_provider_workflows.links.airflow.ApprovalsLink",
+            "airflow_provider_workflows.links.airflow.ReportLink",
             "airflow_provider_workflows.links.procore.ProcoreItemLink",
             "airflow_provider_workflows.links.workflowsoft.WorkflowsoftItemLink",
         ],
@@ -194,6 +196,14 @@ def _all_versions() -> dict[str, Any]:
                         "type": "float",
                         "example": "1800",
                         "default": "600",
+                    },
+                    "trace_actions": {
+                        "description": "Whether each action that changes something emits an OpenTelemetry span; it "
+                        "goes where [traces] of Airflow sends spans.",
+                        "version_added": "0.1.0",
+                        "type": "boolean",
+                        "example": "True",
+                        "default": "False",
                     },
                     "triggerer_count": {
                         "description": "Number of triggerers that share the rate limit of each connection.",

@@ -68,7 +68,10 @@ class WorkflowsRetryPolicy(RetryPolicy):
             wait = max(left if exception.wait is None else timedelta(seconds=exception.wait), timedelta(0))
             reason = f"{kind.__name__}: rate-limited until {exception.retry_at:%H:%M:%SZ}"
             if CAN_RESCHEDULE_ERRORS:
-                return cast("Any", RetryDecision).reschedule(wait, reschedule_timeout=MAX_RESCHEDULING, reason=reason)
+                later: RetryDecision = cast("Any", RetryDecision).reschedule(
+                    wait, reschedule_timeout=MAX_RESCHEDULING, reason=reason
+                )
+                return later
             return RetryDecision.retry(wait, reason)
         if issubclass(kind, PERMANENT) or not getattr(kind, "retryable", True):
             return RetryDecision.fail(f"{kind.__name__}: a retry would fail again")

@@ -22,6 +22,11 @@ def triggerer_count() -> int:
     return max(1, int(conf.getint("workflows", "triggerer_count", fallback=1)))
 
 
+def traces_actions() -> bool:
+    """Return whether each write action emits an OpenTelemetry span."""
+    return bool(conf.getboolean("workflows", "trace_actions", fallback=False))
+
+
 def approvals_page_reads() -> bool:
     """Return whether the Approvals page may read the products, over the connections of the API server."""
     return bool(conf.getboolean("workflows", "approvals_page_reads", fallback=False))

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import requests
 import simplejson
 
+from airflow_provider_workflows import __version__
 from airflow_provider_workflows.client.auth import TokenAuth, parse_http_time
 from airflow_provider_workflows.client.dry_run import changes_something, not_sent
 from airflow_provider_workflows.client.error_mapping import (
@@ -114,7 +115,9 @@ class RestClient:
         self._steady = time.monotonic if clock is time.time else clock
         self._last_used = float("-inf")
         self._session = Session()
-        self._session.headers.update({"Accept": "application/json", "User-Agent": "airflow-provider-workflows"})
+        self._session.headers.update(
+            {"Accept": "application/json", "User-Agent": f"airflow-provider-workflows/{__version__}"}
+        )
         self._session.headers.update(_sendable(headers or {}))
         self._session.verify = verify
         self._session.proxies.update(proxies or {})

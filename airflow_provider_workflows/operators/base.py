@@ -6,8 +6,8 @@ import logging
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import timedelta
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -22,7 +22,9 @@ from airflow_provider_workflows.exceptions import (
     WorkflowsError,
 )
 from airflow_provider_workflows.operators.dry_run import dry_run_context
+from airflow_provider_workflows.operators.tracing import action_span
 from airflow_provider_workflows.operators.waiting import DEADLINE, LABEL_TEMPLATE, WaitLifeCycle
+from airflow_provider_workflows.rules.decision_summary import summary_of
 from airflow_provider_workflows.rules.parameters import as_flag, check_rendered, seconds
 from airflow_provider_workflows.settings import poke_interval_seconds
 from airflow_provider_workflows.version_compat import (
@@ -54,10 +56,13 @@ class WorkflowsOperator(BaseOperator):
 
     # With a mapping as result, `task.output["key"]` passes one of its values.
     returns_mapping: bool = True
+    decided_at: str | None = None  # for the summary, where the result does not have it
 
     def __init__(self, **kwargs: Any):
         super().__init__(**{"multiple_outputs": self.returns_mapping and XCOM_HOLDS_NONE, **kwargs})
         self.item_url = ""
+        # Who decided what when, which OpenLineage adds to the events of a task.
+        self.hitl_summary: dict[str, Any] = {}
 
     @property
     def confirm_timeout(self) -> float:
@@ -90,14 +95,24 @@ class WorkflowsOperator(BaseOperator):
         """Run the action, fail the task for good where a retry could do harm, and return the XCom."""
         try:
             check_rendered(self)
-            result = act()
+            with self.traced(context):
+                result = act()
         except WorkflowsError as error:
             if error.retryable:
                 raise
             raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+        self.hitl_summary = summary_of(result, decided_at=self.decided_at)
         if self.returns_mapping:
             push_values(context, result)
         return result
+
+    def traced(self, context: Context) -> AbstractContextManager[None]:
+        """Trace the action, if it is one that changes something."""
+        return nullcontext()
+
+    def waited_since(self, context: Context) -> datetime | None:
+        """Return the start of the wait of this task, or None if it did not wait or that is unknown."""
+        return None
 
     def pinned(self, context: Context, key: str, given: dict[str, Any] | None, parameter: str) -> Pin:
         """
@@ -146,6 +161,9 @@ class WritingOperator(WorkflowsOperator):
         self._would_send: list[dict[str, Any]] = []
         # Members of the result that are known before the action is sent.
         self.known: Mapping[str, Any] = {}
+
+    def traced(self, context: Context) -> AbstractContextManager[None]:
+        return action_span(self, context)
 
     def start_dry_run(self) -> None:
         """Let the hook send nothing that changes something, if the task is a dry run."""
@@ -224,6 +242,13 @@ class WaitingOperator(WaitLifeCycle, WritingOperator):
     @property
     def wait_seconds(self) -> float:
         return self.wait_timeout
+
+    def waited_since(self, context: Context) -> datetime | None:
+        deadline = self._deadline
+        if deadline is None and (store := task_state_store(context)) is not None:  # resumed by a trigger
+            stored = store.get(DEADLINE)
+            deadline = None if stored is None else datetime.fromisoformat(stored)
+        return None if deadline is None else deadline - timedelta(seconds=self.wait_seconds)
 
     @abstractmethod
     def finish(self, context: Context, response: Mapping[str, Any]) -> Any:

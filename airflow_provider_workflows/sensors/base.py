@@ -20,6 +20,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
 from airflow_provider_workflows.operators.waiting import LABEL_TEMPLATE, WaitLifeCycle
+from airflow_provider_workflows.rules.decision_summary import summary_of
 from airflow_provider_workflows.rules.parameters import check_rendered
 from airflow_provider_workflows.rules.payload import documented_form
 from airflow_provider_workflows.settings import poke_interval_seconds
@@ -76,6 +77,8 @@ class WorkflowsSensor(WaitLifeCycle, BaseSensorOperator):
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
         self.item_url = ""
+        # Who decided what when, which OpenLineage adds to the events of a task.
+        self.hitl_summary: dict[str, Any] = {}
 
     if TYPE_CHECKING:
 
@@ -235,6 +238,7 @@ class WorkflowsSensor(WaitLifeCycle, BaseSensorOperator):
     def conclude(self, context: Context, event: Mapping[str, Any]) -> Any:
         self.item_url = self.hook.item_url(**self.item_ids(event["result"]))
         self.log.info("%s", event["reason"])
+        self.hitl_summary = summary_of(event["result"])
         if event["action"] == "succeed":
             result = self.finish(event["result"])
             if self.returns_mapping:

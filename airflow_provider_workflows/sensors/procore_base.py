@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.links.airflow import ApprovalsLink
 from airflow_provider_workflows.links.procore import ProcoreItemLink
 from airflow_provider_workflows.rules.parameters import as_list, str_id
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
@@ -23,7 +24,7 @@ class ProcoreConnectionSensor(WorkflowsSensor):
     :param company_id: Company to work in; overrides the company of the connection (templated).
     """
 
-    operator_extra_links = (ProcoreItemLink(),)
+    operator_extra_links = (ProcoreItemLink(), ApprovalsLink())
     template_fields: Sequence[str] = ("procore_conn_id", "company_id")
 
     def __init__(self, *, procore_conn_id: str = "procore_default", company_id: str | int | None = None, **kwargs: Any):

@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import NOTHING_DONE, ConfigurationError, OutcomeUnknown, ServerError
+from airflow_provider_workflows.links.airflow import ApprovalsLink
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
 from airflow_provider_workflows.rules.parameters import check_required, require_exactly_one, str_id
 from airflow_provider_workflows.rules.poll_journal import LOSS_ADVICE, MAX_INSTANCES, PollJournal, name_instances
@@ -71,7 +72,7 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
 
     label_parameters = {"step": "step", "step id": "step_id"}
     template_fields: Sequence[str] = ("workflowsoft_conn_id", "diagram", "step", "step_id", "max_instances")
-    operator_extra_links = (WorkflowsoftItemLink(),)
+    operator_extra_links = (WorkflowsoftItemLink(), ApprovalsLink())
     returns_mapping = False
 
     def __init__(

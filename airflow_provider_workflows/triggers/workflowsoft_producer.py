@@ -12,7 +12,6 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -91,7 +90,7 @@ class PollReceipt(JournalEntry):
 
     async def record_in(self, journal: AssetJournal) -> None:
         if journal not in self.journals:  # of a watcher that started during the poll
-            await journal.persist(replace(journal.known, place=self.place).poll_ended(self.instances))
+            await journal.persist(journal.known._replace(place=self.place).poll_ended(self.instances))
 
 
 class IntegrationProducer(SnapshotProducer):

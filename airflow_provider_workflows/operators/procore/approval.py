@@ -341,7 +341,7 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
         comment = str((view.recorded or {}).get("comment") or "").split()
         if not comment:
             return PROCORE if self._is_rejected else UNCLEAR
-        return AIRFLOW if comment == str(self.comment).split() else PROCORE
+        return AIRFLOW if comment == str(self._comment_at(view.occurrence_id)).split() else PROCORE
 
     # --- what was decided in Procore ---
 

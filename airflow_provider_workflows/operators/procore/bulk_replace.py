@@ -82,6 +82,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
     :raises WorkflowsError: the request is still not stopped after ``confirm_timeout``; a retry stops it again.
     """
 
+    template_fields_renderers = {"tools": "json"}
     label_parameters = {"request": "request_id", "assignee": "old_assignee"}
     template_fields: Sequence[str] = (
         *ProcoreWideOperator.template_fields,

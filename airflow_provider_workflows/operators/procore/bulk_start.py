@@ -22,6 +22,7 @@ from airflow_provider_workflows.exceptions import (
     UnexpectedResponse,
     WorkflowsError,
 )
+from airflow_provider_workflows.links.airflow import ApprovalsLink
 from airflow_provider_workflows.operators.base import Pin, Progress, WaitingOperator, describe
 from airflow_provider_workflows.operators.procore.base import ON_ACTIVE_INSTANCE, ProcoreOperator
 from airflow_provider_workflows.rules import procore as rules
@@ -83,7 +84,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
     :raises OutcomeUnknown: Procore may have accepted an order, and no instance shows it; never retried.
     """
 
-    operator_extra_links = ()  # a link has room for one item only
+    operator_extra_links = (ApprovalsLink(),)  # a link to an item has room for one only
     label_parameters = {"project": "project_id", "tool": "tool_type"}
     template_fields: Sequence[str] = (
         *ProcoreOperator.template_fields,
@@ -93,6 +94,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         "preset_id",
         "dry_run",
     )
+    template_fields_renderers = {"items": "json"}
 
     def __init__(
         self,

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_workflows.links.airflow import ReportLink
 from airflow_provider_workflows.operators.base import WorkflowsOperator
+from airflow_provider_workflows.operators.lineage import lineage_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
@@ -41,6 +43,8 @@ class ProcoreCycleTimeReportOperator(WorkflowsOperator):
         default: no holidays.
     :param working_days: Working days, such as ``Mon-Fri`` or ``Sun-Thu`` (templated).
     :param working_hours: Hours of a working day, such as ``09:00-17:00`` or ``08:00-12:00,13:00-17:00`` (templated).
+    :param page_url: Address at which browsers find the page, for the task's link ``Report`` (templated); default:
+        ``output_path`` if it is an http address, else no link.
     :param as_of: Time up to which open steps are measured: ISO-8601 with its zone, or a datetime with its zone
         (templated); default: now.
     :raises ConfigurationError: a parameter is wrong, a path cannot be read or written, the histories have no rows or
@@ -59,7 +63,9 @@ class ProcoreCycleTimeReportOperator(WorkflowsOperator):
         "working_days",
         "working_hours",
         "as_of",
+        "page_url",
     )
+    operator_extra_links = (ReportLink(),)
 
     def __init__(
         self,
@@ -75,6 +81,7 @@ class ProcoreCycleTimeReportOperator(WorkflowsOperator):
         working_days: str = "Mon-Fri",
         working_hours: str = "09:00-17:00",
         as_of: str | datetime | None = None,
+        page_url: str | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -89,6 +96,13 @@ class ProcoreCycleTimeReportOperator(WorkflowsOperator):
         self.working_days = working_days
         self.working_hours = working_hours
         self.as_of = as_of
+        self.page_url = page_url
+        self.report_link = ""
+        self._written: list[str] = []
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Return the exports and the written files as datasets; OpenLineage's provider calls this."""
+        return lineage_of(inputs=[str(self.history_path)] if self._written else [], outputs=self._written)
 
     def act(self, context: Context) -> dict[str, Any]:
         from airflow_provider_workflows.reports.report_files import write_report
@@ -106,6 +120,9 @@ class ProcoreCycleTimeReportOperator(WorkflowsOperator):
             working_hours=self.working_hours,
             as_of=self.as_of,
         )
+        self._written = [result["page"], *(result["tables"] or {}).values()]
+        address = self.page_url or result["page"]
+        self.report_link = address if address.startswith(("https://", "http://")) else ""
         self.log.info(
             "Reported %s instances with %s step occurrences, %s of them open, to %s.",
             result["instances"],

@@ -15,6 +15,7 @@ from airflow_provider_workflows.exceptions import (
     InvalidRequest,
 )
 from airflow_provider_workflows.operators.base import Progress
+from airflow_provider_workflows.operators.lineage import lineage_of
 from airflow_provider_workflows.operators.object_storage import storage_path
 from airflow_provider_workflows.operators.procore.base import ProcoreConnectionOperator, ProcoreWideOperator
 from airflow_provider_workflows.operators.procore.histories import (
@@ -80,6 +81,11 @@ class ProcoreExportOperator(ProcoreConnectionOperator):
         self.allow_empty = allow_empty
         self._started = 0.0
         self._started_at: datetime | None = None
+        self._written: list[str] = []
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Return the written files as datasets; OpenLineage's provider calls this."""
+        return lineage_of(outputs=self._written)
 
     def act(self, context: Context) -> dict[str, Any]:
         since = rules.changed_since(self.changed_since)
@@ -109,7 +115,8 @@ class ProcoreExportOperator(ProcoreConnectionOperator):
         }
         if is_suspicious:
             self._warn_no_rows(paths, tables.stored)
-        written = len(paths) - len(tables.stored)
+        self._written = [path for table, path in paths.items() if table not in tables.stored]
+        written = len(self._written)
         self._report(result, f"{written} files with {size} bytes to {folder} in {monotonic() - started:.1f} s")
         return result
 

@@ -136,6 +136,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator, WritingOperator):
         "approved_plan",
         "dry_run",
     )
+    template_fields_renderers = {"assignments": "json", "approved_plan": "json"}
 
     def __init__(
         self,

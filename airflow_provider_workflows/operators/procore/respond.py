@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError, OutcomeUnknown, WorkflowsError
+from airflow_provider_workflows.links.airflow import run_footer, with_footer
 from airflow_provider_workflows.operators.base import Pin, describe
 from airflow_provider_workflows.operators.object_storage import AttachedFile, attached_files
 from airflow_provider_workflows.operators.procore.base import (
@@ -59,6 +60,8 @@ class ProcoreRespondOperator(ProcoreInstanceOperator, StepResponder):
     :param option: Label of the response option, in any case, or its id; a label wins over an id (templated).
     :param option_type: Its type, such as ``approve`` (templated); instead of ``option``.
     :param comment: Comment of the response (templated).
+    :param comment_footer: Whether to end the comment with a line that names the Airflow run, and links to it if
+        ``[api] base_url`` is set; default False. The first try that sends the response fixes the line for all tries.
     :param attachments: Ids of what is already in Procore, by kind, such as ``{"file_version_ids": ["1"]}``: kinds
         prostore_file_ids, drawing_revision_ids, file_version_ids, form_ids, image_ids, upload_ids (templated).
     :param files: Paths or URLs of files to upload and attach, one or several, on the worker or in any object
@@ -85,6 +88,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator, StepResponder):
         "files",
         "on_step_moved",
     )
+    template_fields_renderers = {"attachments": "json"}
 
     def __init__(
         self,
@@ -93,6 +97,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator, StepResponder):
         option: str | int | None = None,
         option_type: str | None = None,
         comment: str | None = None,
+        comment_footer: bool = False,
         attachments: Mapping[str, Sequence[str]] | None = None,
         files: Any = None,
         on_step_moved: str = "fail",
@@ -104,6 +109,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator, StepResponder):
         self.option = option
         self.option_type = option_type
         self.comment = comment
+        self.comment_footer = comment_footer
         self.attachments = attachments
         self.files = files
         self.on_step_moved = on_step_moved
@@ -137,8 +143,9 @@ class ProcoreRespondOperator(ProcoreInstanceOperator, StepResponder):
         if view.recorded is not None:
             return self.already_recorded(view, instance_id, is_outcome_unknown=is_sent)
         at = {"step": (view.step or {}).get("name"), "item_id": str_id(view.instance.get("item_id"))}
-        chosen = {**chosen, **at, "step_occurrence_id": view.occurrence_id}
-        response = {**chosen, "comment": self.comment}
+        footer = self._earlier_choice(view.occurrence_id).get("footer", self._footer)
+        chosen = {**chosen, **at, "step_occurrence_id": view.occurrence_id, "footer": footer}
+        response = {**chosen, "comment": with_footer(self.comment, footer)}
         self.known = self._result(view, instance_id, response, already_recorded=False, confirmed=False)
         with self._outcome_unknown(outcome == UNKNOWN, view):
             request = self._request(instance_id, chosen, files)
@@ -149,6 +156,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator, StepResponder):
         pin = self.pinned(context, "respond", self._given_pin(), "step_occurrence_id")
         self._store = task_state_store(context)
         self._stored = Pin(self._store, "chosen_option", None)
+        self._footer = run_footer(context) if self.comment_footer else None
         # If only the step occurrence is given, the item may have another instance at the next try.
         return pin, Pin(self._store, "instance", None)
 

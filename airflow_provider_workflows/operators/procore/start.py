@@ -18,6 +18,8 @@ from airflow_provider_workflows.exceptions import (
     UnexpectedResponse,
     WorkflowsError,
 )
+from airflow_provider_workflows.links.airflow import ApprovalsLink
+from airflow_provider_workflows.links.procore import ProcoreItemLink
 from airflow_provider_workflows.operators.base import (
     Pin,
     WaitingOperator,
@@ -77,6 +79,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
     :raises OutcomeUnknown: the response was lost, and the item shows no new instance of this task; never retried.
     """
 
+    operator_extra_links = (ProcoreItemLink(), ApprovalsLink())
     template_fields: Sequence[str] = (
         *ProcoreOperator.template_fields,
         "tool_type",

@@ -17,6 +17,7 @@ from airflow_provider_workflows.exceptions import (
     ServerError,
     WorkflowsError,
 )
+from airflow_provider_workflows.links.airflow import with_footer
 from airflow_provider_workflows.operators.base import describe, poll_until, resolve_unknown_outcome
 from airflow_provider_workflows.operators.procore.base import (
     ACCEPTED,
@@ -99,6 +100,8 @@ class StepResponder(ABC):
     comment: str | None
     on_step_moved: str
     _stored: Pin  # of the chosen option and its outcome
+    decided_at: str | None = None  # time of the recorded response
+    _footer: str | None = None  # the end of the comment, unless an earlier try has fixed it
 
     @property
     @abstractmethod
@@ -177,7 +180,7 @@ class StepResponder(ABC):
                 f"{occurrence_id} of instance {instance_id}; it was not changed to {self._requested_label!r}."
             )
         self.log.info("Procore accepted the response %r of an earlier try; nothing is sent.", chosen["name"])
-        response = {**chosen, "comment": self.comment}
+        response = {**chosen, "comment": self._comment_at(occurrence_id)}
         return self._result(view, instance_id, response, already_recorded=True, confirmed=False)
 
     def check_pending(self, view: View) -> None:
@@ -226,7 +229,7 @@ class StepResponder(ABC):
                 f"The step already has the response {recorded['name']!r} (type {recorded['type']}, at "
                 f"{recorded['at']}) of user {view.user_id}; {explanation}"
             )
-        if (recorded.get("comment") or "").strip() != (self.comment or "").strip():
+        if (recorded.get("comment") or "").strip() != (self._comment_at(view.occurrence_id) or "").strip():
             self.log.warning("The recorded response has another comment; Procore does not replace it.")
 
     @property
@@ -376,13 +379,14 @@ class StepResponder(ABC):
             *(chosen["name"], chosen["id"], chosen["matched_by"], chosen["step"], instance_id, chosen["item_id"]),
             *(view.user_id, view.occurrence_id),
         )
-        response = {**chosen, "comment": self.comment}
+        response = {**chosen, "comment": self._comment_at(view.occurrence_id)}
         return self._result(view, instance_id, response, already_recorded=False, confirmed=same is True)
 
     def build_request(
         self, instance_id: str, chosen: Mapping[str, Any], attachments: Mapping[str, Sequence[str]]
     ) -> Callable[[], None]:
         """Return a function that sends the response."""
+        comment = with_footer(self.comment, chosen.get("footer"))
         # Made of all that is sent: a server that compares requests rejects a known token with another content.
         token = rules.idempotency_token(
             self.hook.company_id,
@@ -390,7 +394,7 @@ class StepResponder(ABC):
             chosen["step_occurrence_id"],
             self.hook.user_id,
             chosen["id"],
-            self.comment,
+            comment,
             attachments,
         )
         return partial(
@@ -398,7 +402,7 @@ class StepResponder(ABC):
             instance_id,
             step_occurrence_id=chosen["step_occurrence_id"],
             option_id=chosen["id"],
-            comment=self.comment,
+            comment=comment,
             attachments=attachments,
             idempotency_token=token,
             project_id=self.level,
@@ -410,6 +414,10 @@ class StepResponder(ABC):
         """Return the option that an earlier try chose at a step occurrence, and its outcome; empty if there is none."""
         earlier = self._stored.value or {}
         return earlier if earlier.get("step_occurrence_id") in (None, occurrence_id) else {}
+
+    def _comment_at(self, occurrence_id: str | None) -> str | None:
+        """Return the comment as an earlier try or this one sends it at a step occurrence, with its footer."""
+        return with_footer(self.comment, self._earlier_choice(occurrence_id).get("footer", self._footer))
 
     def _persist_outcome(self, chosen: Mapping[str, Any], outcome: str) -> None:
         self._stored.persist({**chosen, "outcome": outcome})
@@ -439,6 +447,7 @@ class StepResponder(ABC):
     def _result(
         self, view: View, instance_id: str, response: Mapping[str, Any], *, already_recorded: bool, confirmed: bool
     ) -> dict[str, Any]:
+        self.decided_at = (view.recorded or {}).get("at")
         return {
             "instance_id": instance_id,
             "item_id": str_id(view.instance.get("item_id")) or response.get("item_id"),

@@ -23,6 +23,8 @@ from airflow_provider_workflows.exceptions import (
     UnexpectedResponse,
     WorkflowsError,
 )
+from airflow_provider_workflows.links.airflow import ApprovalsLink
+from airflow_provider_workflows.links.procore import ProcoreItemLink
 from airflow_provider_workflows.operators.base import (
     Pin,
     WaitingOperator,
@@ -121,6 +123,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
     :raises ResponseConflict: an earlier try performed another activity than the task requests now; never retried.
     """
 
+    operator_extra_links = (ProcoreItemLink(), ApprovalsLink())
     label_parameters = {"object": "object_id", "instance": "instance_id"}
     template_fields: Sequence[str] = (
         *ProcoreLegacyOperator.template_fields,

@@ -66,6 +66,7 @@ class WorkflowsoftIntegrationOperator(WorkflowsoftOperator):
         "integration_instance_id",
         "expected_fields",
     )
+    template_fields_renderers = {"integration_instance_id": "json", "expected_fields": "json"}
     operator_extra_links = (WorkflowsoftItemLink(),)
 
     def __init__(

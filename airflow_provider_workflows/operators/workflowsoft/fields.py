@@ -80,6 +80,7 @@ class WorkflowsoftUpdateFieldsOperator(WorkflowsoftIntegrationOperator, WritingO
     """
 
     template_fields: Sequence[str] = (*WorkflowsoftIntegrationOperator.template_fields, "fields", "dry_run")
+    template_fields_renderers = {**WorkflowsoftIntegrationOperator.template_fields_renderers, "fields": "json"}
 
     def __init__(
         self,

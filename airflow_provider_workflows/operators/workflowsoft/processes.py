@@ -147,6 +147,7 @@ class WorkflowsoftStartProcessOperator(WorkflowsoftCreateOperator):
         "fields",
         "correlation_field",
     )
+    template_fields_renderers = {"fields": "json"}
 
     def __init__(
         self,

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 from urllib3.exceptions import SSLError as TLSError
 
+from airflow_provider_workflows import __version__
 from airflow_provider_workflows.client import http
 from airflow_provider_workflows.client.auth import TokenAuth
 from airflow_provider_workflows.client.http import RestClient
@@ -105,6 +106,14 @@ def test_queries_are_written_as_the_products_read_them(requests_mock):
     client_to().get("/x", params={"filters[a]": True, "none": None, "ids[]": ["1", "2"], "n": 7})
 
     assert requests_mock.last_request.url == BASE + "/x?filters%5Ba%5D=true&ids%5B%5D=1&ids%5B%5D=2&n=7"
+
+
+def test_every_request_names_the_package_and_its_version(requests_mock):
+    requests_mock.get(BASE + "/x", json={})
+
+    client_to().get("/x")
+
+    assert requests_mock.last_request.headers["User-Agent"] == f"airflow-provider-workflows/{__version__}"
 
 
 def test_decimals_are_exact_both_ways(requests_mock):

@@ -435,7 +435,7 @@ def test_link_leads_to_the_item_if_the_connection_has_item_url(emulator, store, 
     set_connection("procore_default", connection)
     approve(emulator)
     sensor = instance_sensor()
-    (link,) = sensor.operator_extra_links
+    link, _ = sensor.operator_extra_links
 
     assert link.get_link(sensor, ti_key=None) == ""
     sensor.execute({"task_state_store": store})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from types import SimpleNamespace
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
@@ -40,6 +41,24 @@ def responses(emulator) -> list[tuple[str, str]]:
 def step_of(emulator, instance_id: str = INSTANCE) -> dict:
     instances = emulator.control("GET", "state")["procore"]
     return next(instance for instance in instances if instance["id"] == instance_id)
+
+
+def task_instance(try_number: int = 1) -> SimpleNamespace:
+    names = {"dag_id": "orders", "run_id": "run", "task_id": "answer", "map_index": -1}
+    return SimpleNamespace(**names, try_number=try_number, max_tries=2)
+
+
+@pytest.fixture
+def sent_comments(monkeypatch) -> list[str]:
+    """The comments of all responses that were sent, in order."""
+    really, sent = ProcoreHook.respond, []
+
+    def respond(self, *args, **kwargs):
+        sent.append(kwargs["comment"])
+        return really(self, *args, **kwargs)
+
+    monkeypatch.setattr(ProcoreHook, "respond", respond)
+    return sent
 
 
 def respond_as_user(emulator, login: str, option: str) -> None:
@@ -193,6 +212,36 @@ def test_a_transition_that_lags_behind_the_response_is_waited_for(emulator, stor
 
     assert responses(emulator) == [("90001", "Approve")]
     assert step_of(emulator)["step"] == "Budget Check"
+
+
+def test_comment_has_no_footer_by_default(store, sent_comments):
+    respond(comment="fine").execute({"task_state_store": store, "ti": task_instance()})
+
+    assert sent_comments == ["fine"]
+
+
+def test_retry_sends_the_comment_with_the_footer_of_the_first_try(emulator, store, monkeypatch, sent_comments):
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://air.example")
+    emulator.control("POST", "faults", method="POST", path="/responses$", status=500, json={"error": "no"}, times=1)
+    with pytest.raises(ServerError):
+        respond(comment="fine", comment_footer=True).execute({"task_state_store": store, "ti": task_instance(1)})
+
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://moved.example")
+    result = respond(comment="fine", comment_footer=True).execute({"task_state_store": store, "ti": task_instance(2)})
+
+    first, second = sent_comments
+    assert first == second == result["comment"]
+    assert first.startswith("fine\n\nAirflow: DAG orders, run run, task answer\nhttps://air.example/dags/")
+
+
+def test_retry_of_a_recorded_comment_with_a_footer_is_no_other_comment(store, monkeypatch, capsys, sent_comments):
+    respond(comment_footer=True).execute({"task_state_store": store, "ti": task_instance(1)})
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://moved.example")
+
+    respond(comment_footer=True).execute({"task_state_store": store, "ti": task_instance(2)})
+
+    assert len(sent_comments) == 1
+    assert "has another comment" not in capsys.readouterr().out
 
 
 def test_the_same_action_carries_the_same_idempotency_token(emulator, store):
