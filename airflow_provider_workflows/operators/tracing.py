@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_workflows.settings import traces_actions
 
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_workflows.operators.base import WritingOperator
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -31,6 +36,8 @@ def action_span(operator: WritingOperator, context: Context) -> Iterator[None]:
     started, error = time.time_ns(), ""
     try:
         yield
+    except AirflowSkipException:
+        raise
     except Exception as failure:  # raised again
         error = type(failure).__name__
         raise
@@ -39,7 +46,10 @@ def action_span(operator: WritingOperator, context: Context) -> Iterator[None]:
         raise
     finally:
         if started and not operator.has_unsent_calls:  # of a dry run, which changed nothing
-            _emit(operator, context, started, error)
+            try:
+                _emit(operator, context, started, error)
+            except Exception:  # a trace must not fail a task
+                log.debug("The span of the action could not be emitted.", exc_info=True)
 
 
 def _emit(operator: WritingOperator, context: Context, started: int, error: str) -> None:
