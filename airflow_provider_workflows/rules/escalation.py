@@ -14,14 +14,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_workflows.exceptions import ConfigurationError
-from airflow_provider_workflows.rules.business_hours import BusinessHours, missing_extra
 from airflow_provider_workflows.rules.datetimes import unix_time
 from airflow_provider_workflows.rules.overdue import OverdueStep, PendingStep, due_at
 from airflow_provider_workflows.rules.parameters import as_list, as_text, check_choice, check_required
 from airflow_provider_workflows.rules.procore import ADDED_ASSIGNEE_REASONS
+
+if TYPE_CHECKING:
+    from airflow_provider_workflows.rules.business_hours import BusinessHours
 
 Notifier = Callable[[Any], Any]
 MAX_SECONDS = timedelta(days=36_525).total_seconds()
@@ -119,6 +121,8 @@ def business_hours(
 def _checked(time: BusinessTime) -> BusinessTime:
     """Check what can be checked without a list of holidays, which takes too long to load when a DAG is parsed."""
     if importlib.util.find_spec("holidays") is None:
+        from airflow_provider_workflows.rules.business_hours import missing_extra  # as below
+
         raise missing_extra("holidays", f"business_{time.unit} in on_overdue")
     _calendar(time.time_zone, None, time.working_days, time.working_hours)
     if time.country is not None:
@@ -128,6 +132,9 @@ def _checked(time: BusinessTime) -> BusinessTime:
 
 @lru_cache(100)
 def _calendar(time_zone: str, country: str | None, working_days: str, working_hours: str) -> BusinessHours:
+    # Imported here, because DAG files are parsed far more often than a level in working time is due.
+    from airflow_provider_workflows.rules.business_hours import BusinessHours
+
     return BusinessHours.from_parameters(
         time_zone=time_zone, country=country, working_days=working_days, working_hours=working_hours
     )

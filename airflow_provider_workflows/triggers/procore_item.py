@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 
 
-@dataclass(frozen=True)
 class LeftItem(OverdueStep):
     """
     Describe an item whose Legacy instance was left behind, so that a worker stores that, or calls ``on_stuck``.

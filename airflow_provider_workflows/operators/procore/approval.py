@@ -27,8 +27,6 @@ from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_approval as approval
 from airflow_provider_workflows.rules.parameters import as_list, check_choice, check_given, str_id
 from airflow_provider_workflows.rules.procore_approval import Choice
-from airflow_provider_workflows.triggers.procore_approval import ProcoreApprovalWaitTrigger
-from airflow_provider_workflows.triggers.required_actions import create_request
 from airflow_provider_workflows.version_compat import (
     lasting_state_store,
     require_responses_in_airflow,
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_workflows.rules.procore_decisions import Timeline
+    from airflow_provider_workflows.triggers.procore_approval import ProcoreApprovalWaitTrigger
 
 CHOICE = "choice"  # key in the task state store: what a person chose in Airflow
 REQUEST = "request"  # likewise: the request in Required Actions, since the task was last cleared
@@ -239,6 +238,8 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
         self._check_shown(context, request.value, described)
         # Airflow moves the request to the next try, with its response, and would delete the response now.
         if request.value is None:
+            from airflow_provider_workflows.triggers.required_actions import create_request  # likewise
+
             create_request(
                 context,
                 subject=approval.subject_of(view.instance, step),
@@ -268,6 +269,9 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
         )
 
     def _trigger(self, context: Context, view: View, instance_id: str) -> ProcoreApprovalWaitTrigger:
+        # Imported here, because DAG files are parsed far more often than a task waits.
+        from airflow_provider_workflows.triggers.procore_approval import ProcoreApprovalWaitTrigger
+
         return ProcoreApprovalWaitTrigger(
             procore_conn_id=self.procore_conn_id,
             company_id=str_id(self.company_id),
