@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_workflows.operators.waiting import DEADLINE, POLLS
-from airflow_provider_workflows.rules.open_wait import OPEN_WAIT
 from airflow_provider_workflows.version_compat import CLEARS_KEY, CLEARS_TTL, lasting_state_store
 
 if TYPE_CHECKING:
@@ -15,9 +14,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_workflows.version_compat import StateStore
-
-# A task that waits before it acts must find these at its next poke.
-KEYS_OF_A_WAIT = (DEADLINE, POLLS, OPEN_WAIT)
 
 
 class DryRunStore:
@@ -38,7 +34,12 @@ class DryRunStore:
         return self._forgotten[key] if key in self._forgotten else self._store.get(key, default)
 
     def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
-        if self._is_dry_run() and key.partition(".")[0] not in KEYS_OF_A_WAIT:
+        # Imported here, because DAG files are parsed far more often than a task stores something.
+        from airflow_provider_workflows.rules.open_wait import OPEN_WAIT
+
+        # A task that waits before it acts must find these at its next poke.
+        of_a_wait = key.partition(".")[0] in (DEADLINE, POLLS, OPEN_WAIT)
+        if self._is_dry_run() and not of_a_wait:
             self._forgotten[key] = value
             return
         if CLEARS_KEY in self._forgotten:  # the name of a value that is stored says how often the task was cleared

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from airflow_provider_workflows.exceptions import ConfigurationError
@@ -26,14 +25,13 @@ NOTE_FIELD = {
     }
 }
 MAX_TEXT_CHARACTERS = 1000  # of one text in the request
-PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
+PUNCTUATION = r"[!-/:-@\[-`{-~]"  # `re` compiles patterns once when they are first used
 # They reorder what is shown, so a text could look like another one.
-DIRECTION_MARKS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\s]+")
+DIRECTION_MARKS = "[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+CONTROLS = r"[\x00-\x1f\x7f-\x9f\s]+"
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """
     Describe what a person chose in Airflow.
 
@@ -74,7 +72,7 @@ class Choice:
         return None if stored is None else cls(**stored)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return self._asdict()
 
     @property
     def who(self) -> str:
@@ -168,13 +166,13 @@ URL_CHARACTERS = "%/:?#[]@!$&'()*+,;=-._~"  # all of a URL; so quoting leaves a 
 
 def escaped(value: Any) -> str:
     """Return a value as Markdown that shows it literally, on one line."""
-    return PUNCTUATION.sub(r"\\\g<0>", _one_line(value)) or "(empty)"
+    return re.sub(PUNCTUATION, r"\\\g<0>", _one_line(value)) or "(empty)"
 
 
 def _one_line(value: Any) -> str:
     if value is None:
         return ""
-    text = CONTROLS.sub(" ", DIRECTION_MARKS.sub("", str(value))).strip()
+    text = re.sub(CONTROLS, " ", re.sub(DIRECTION_MARKS, "", str(value))).strip()
     return text if len(text) <= MAX_TEXT_CHARACTERS else f"{text[: MAX_TEXT_CHARACTERS - 1]}…"
 
 
