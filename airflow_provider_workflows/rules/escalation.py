@@ -304,6 +304,7 @@ def _as_json(duration: float | timedelta | BusinessTime | None) -> Any:
 # --- which level is due ---
 
 
+@dataclass
 class Escalation:
     """
     Hold what was done about the overdue steps of one wait.
@@ -315,15 +316,9 @@ class Escalation:
         time before which it is not tried again.
     """
 
-    def __init__(
-        self,
-        reached: dict[str, dict[str, tuple[int, float]]] | None = None,
-        problems: dict[str, dict[str, str]] | None = None,
-        postponed: dict[str, dict[str, tuple[int, float]]] | None = None,
-    ):
-        self.reached = reached or {}
-        self.problems = problems or {}
-        self.postponed = postponed or {}
+    reached: dict[str, dict[str, tuple[int, float]]] = field(default_factory=dict)
+    problems: dict[str, dict[str, str]] = field(default_factory=dict)
+    postponed: dict[str, dict[str, tuple[int, float]]] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any] | None) -> Escalation:

@@ -101,6 +101,7 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
         "fields",
         "on_step_moved",
     )
+    template_fields_renderers = {"fields": "json"}
 
     def __init__(
         self,
