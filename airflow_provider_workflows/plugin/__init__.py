@@ -17,6 +17,7 @@ PAGE = f"{URL_PREFIX[1:]}/"
 TASK_TAB = f"{PAGE}task?dag_id={{DAG_ID}}&run_id={{RUN_ID}}&task_id={{TASK_ID}}&map_index={{MAP_INDEX}}"
 # The tasks that have the tab from Airflow 3.4 on; before, each task of each DAG has it.
 WAITING_TASKS = (
+    "ProcoreApprovalOperator",
     "ProcoreAsyncOperationSensor",
     "ProcoreBulkReplaceAssigneesOperator",
     "ProcoreBulkStartInstancesOperator",
