@@ -15,6 +15,7 @@ from airflow_provider_workflows.plugin.waits import Filters
 from airflow_provider_workflows.rules.open_wait import OpenWait
 from airflow_provider_workflows.version_compat import HAS_TASK_STATE_STORE
 from tests.support.sizes import tenth_and_full
+from tests.support.versions import AIRFLOW
 from tests.unit.plugin.conftest import NOW
 
 PAT = OpenWait(
@@ -240,4 +241,5 @@ def test_many_waits_cost_few_statements_and_little_time(tables, many):
     started = time.process_time()
     for _ in range(4 * many):
         json.loads(json.dumps(PAT.to_dict()))
-    assert spent * 2 <= time.process_time() - started
+    # From Airflow 3.4 on XComs are a union of two tables, and the index of a mapped task is looked up.
+    assert spent * (2 if AIRFLOW < (3, 4) else 1) <= time.process_time() - started
