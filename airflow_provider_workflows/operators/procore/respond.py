@@ -60,8 +60,9 @@ class ProcoreRespondOperator(ProcoreInstanceOperator, StepResponder):
     :param option: Label of the response option, in any case, or its id; a label wins over an id (templated).
     :param option_type: Its type, such as ``approve`` (templated); instead of ``option``.
     :param comment: Comment of the response (templated).
-    :param comment_footer: Whether to end the comment with a line that names the Airflow run, and links to it if
-        ``[api] base_url`` is set; default False. The first try that sends the response fixes the line for all tries.
+    :param comment_footer: Whether to end the comment with the names of the DAG, the run and the task, and with a link
+        to them if ``[api] base_url`` is set; default False. The first try that sends the response fixes this text for
+        all tries. All who see the response in Procore see it.
     :param attachments: Ids of what is already in Procore, by kind, such as ``{"file_version_ids": ["1"]}``: kinds
         prostore_file_ids, drawing_revision_ids, file_version_ids, form_ids, image_ids, upload_ids (templated).
     :param files: Paths or URLs of files to upload and attach, one or several, on the worker or in any object
