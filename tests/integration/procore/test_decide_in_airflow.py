@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
 
 import pytest
 
+from airflow_provider_workflows.triggers import procore_approval, required_actions
 from tests.support.examples import result, run, states
 from tests.support.versions import AIRFLOW
-
-hitl = pytest.importorskip("airflow.sdk.execution_time.hitl", reason="before Airflow 3.1 nobody can decide in Airflow")
 
 pytestmark = [
     pytest.mark.usefixtures("airflow_db", "airflow_connections"),
@@ -25,8 +25,15 @@ OPERATOR, AIRFLOW_FIRST = "example_procore_decide_in_airflow", "example_procore_
 KIM = {"id": "7", "name": "Kim"}
 
 
-def record(option: str) -> None:
-    """Respond to each open request as Airflow's API does, and resume the tasks that wait for it."""
+def record(option: str, *, in_state: str) -> None:
+    """
+    Respond to each request as Airflow's API does, and resume the tasks that wait for it.
+
+    A task that waits although it has a response is resumed again: dag.test() sets the state of a task once more after
+    the task has begun to wait.
+
+    :param in_state: Only to the requests of tasks in this state.
+    """
     from airflow.models.hitl import HITLDetail
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.trigger import handle_event_submit
@@ -35,30 +42,25 @@ def record(option: str) -> None:
     from sqlalchemy import select
 
     with create_session() as session:
-        for detail in session.scalars(select(HITLDetail).where(HITLDetail.responded_at.is_(None))).unique().all():
-            detail.responded_at, detail.responded_by = datetime.now(timezone.utc), KIM
-            detail.chosen_options, detail.params_input = [option], {}
-            waiting = session.get(TaskInstance, detail.ti_id)
-            if waiting.state == "awaiting_input":
-                handle_event_submit(
-                    TriggerEvent(detail.as_resume_event_payload()), task_instance=waiting, session=session
-                )
+        for detail in session.scalars(select(HITLDetail)).unique().all():
+            task = session.get(TaskInstance, detail.ti_id)
+            if task.state != in_state:
+                continue
+            if detail.responded_at is None:
+                detail.responded_at, detail.responded_by = datetime.now(timezone.utc), KIM
+                detail.chosen_options, detail.params_input = [option], {}
+            if in_state == "awaiting_input":
+                handle_event_submit(TriggerEvent(detail.as_resume_event_payload()), task_instance=task, session=session)
 
 
-def recorded(ti_id) -> SimpleNamespace:
+async def recorded(ti_id: str) -> dict[str, Any] | None:
     """Return what Airflow has recorded; dag.test() runs triggers where Airflow does not say it."""
     from airflow.models.hitl import HITLDetail
     from airflow.utils.session import create_session
 
     with create_session() as session:
-        detail = session.get(HITLDetail, ti_id)
-        return SimpleNamespace(
-            response_received=detail.response_received,
-            chosen_options=detail.chosen_options,
-            params_input=detail.params_input,
-            responded_at=detail.responded_at,
-            responded_by_user=SimpleNamespace(**detail.responded_by) if detail.responded_by else None,
-        )
+        event = session.get(HITLDetail, UUID(ti_id)).as_resume_event_payload()
+    return {**event, "responded_at": event["responded_at"].isoformat()}
 
 
 @contextmanager
@@ -68,7 +70,7 @@ def person(option: str) -> Iterator[None]:
 
     def work() -> None:
         while not leave.wait(0.2):
-            record(option)
+            record(option, in_state="awaiting_input")
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
@@ -79,20 +81,30 @@ def person(option: str) -> Iterator[None]:
         thread.join()
 
 
+@pytest.fixture
+def as_soon_as_it_is_requested(monkeypatch) -> Callable[[Callable[[], Any]], None]:
+    """Return a function that lets something happen as soon as a task has its request in Required Actions."""
+
+    create_request = required_actions.create_request
+
+    def then(happens: Callable[[], Any]) -> None:
+        def created(*args: Any, **request: Any) -> None:
+            create_request(*args, **request)
+            happens()
+
+        monkeypatch.setattr(required_actions, "create_request", created)
+
+    return then
+
+
 def responses(emulator) -> list[tuple[str, str]]:
     effects = [e for e in emulator.effects() if e["action"] == "respond" and e["via"] == "api"]
     return [(effect["detail"]["option"], effect["detail"]["comment"]) for effect in effects]
 
 
-def test_choice_in_required_actions_gives_a_row(emulator, tmp_path, monkeypatch):
-    monkeypatch.setattr(hitl, "get_hitl_detail_content_detail", recorded)
-    create = hitl.upsert_hitl_detail
-
-    def created_and_decided(**request):
-        create(**request)
-        record("Reject")
-
-    monkeypatch.setattr(hitl, "upsert_hitl_detail", created_and_decided)
+def test_choice_in_required_actions_gives_a_row(emulator, tmp_path, monkeypatch, as_soon_as_it_is_requested):
+    monkeypatch.setattr(procore_approval, "read_response", recorded)
+    as_soon_as_it_is_requested(lambda: record("Reject", in_state="running"))
 
     done = run(OPERATOR, root=f"file://{tmp_path}", amounts={"5001": 12000})
 
@@ -105,14 +117,11 @@ def test_choice_in_required_actions_gives_a_row(emulator, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
-def test_response_in_procore_gives_a_row(emulator, tmp_path, monkeypatch):
-    create = hitl.upsert_hitl_detail
-
-    def created_and_answered(**request):
-        create(**request)
-        emulator.control("POST", "procore/instances/700001/respond", login="integration@example.com", option="Approve")
-
-    monkeypatch.setattr(hitl, "upsert_hitl_detail", created_and_answered)
+def test_response_in_procore_gives_a_row(emulator, tmp_path, as_soon_as_it_is_requested):
+    path = "procore/instances/700001/respond"
+    as_soon_as_it_is_requested(
+        lambda: emulator.control("POST", path, login="integration@example.com", option="Approve")
+    )
 
     done = run(OPERATOR, root=f"file://{tmp_path}")
 
