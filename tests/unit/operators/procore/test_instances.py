@@ -20,6 +20,7 @@ from airflow_provider_workflows.exceptions import (
     WorkflowsError,
 )
 from airflow_provider_workflows.hooks.procore import ProcoreHook
+from airflow_provider_workflows.links.procore import ProcoreItemLink
 from airflow_provider_workflows.operators.procore import (
     ProcoreAddAssigneesOperator,
     ProcoreRefreshInstanceOperator,
@@ -915,7 +916,7 @@ def test_the_link_leads_to_the_item(emulator, store, set_connection, build):
     connection["extra"]["item_url"] = "https://app.example.com/{project_id}/{tool_type}/{item_id}"
     set_connection("procore_default", connection)
     operator = build(item_id="5001", tool_type=TOOL)
-    (link,) = operator.operator_extra_links
+    link = next(link for link in operator.operator_extra_links if link.name == ProcoreItemLink.name)
 
     operator.execute({"task_state_store": store})
 
