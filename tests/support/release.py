@@ -123,7 +123,8 @@ def _sbom(wheel: zipfile.ZipFile) -> list[str]:
         for name, version in sorted(named - tested)
     ]
     needed = {canonicalize_name(Requirement(line).name) for line in metadata.get_all("Requires-Dist") or []}
-    lacking = sorted(needed - {name for name, _ in named})
+    (direct,) = [entry["dependsOn"] for entry in sbom["dependencies"] if entry["ref"] == package["bom-ref"]]
+    lacking = sorted(needed - {component["name"] for component in sbom["components"] if component["bom-ref"] in direct})
     return found + [f"The bill of materials lacks {name}; run make sbom." for name in lacking]
 
 
