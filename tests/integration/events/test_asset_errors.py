@@ -121,7 +121,8 @@ def test_correspondence_needs_its_subtype(event, tool_type):
 
 @pytest.mark.parametrize(("name", "allowed"), [("event", EVENTS), ("states", STATES), ("changes", CHANGES)])
 def test_every_allowed_value_is_documented(name, allowed):
-    (meaning,) = re.findall(rf"^ +:param {name}: (.*?)^ +:", procore_asset.__doc__ or "", re.M | re.S)
+    # Python 3.13 takes the indentation out of docstrings.
+    (meaning,) = re.findall(rf"^ *:param {name}: (.*?)^ *:", procore_asset.__doc__ or "", re.M | re.S)
 
     assert set(allowed) <= set(re.findall("``(.*?)``", meaning)) <= set(allowed) | set(EVENTS)
 
