@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import copy
 from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 from airflow_provider_workflows.exceptions import TRANSIENT_ERRORS, ConfigurationError, DryRun, OutcomeUnknown
 from airflow_provider_workflows.operators.waiting import TTL_AFTER_DEADLINE
-from airflow_provider_workflows.rules.escalation import Escalation, Level, Notifier, ladder_of
 from airflow_provider_workflows.rules.overdue import OverdueStep
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
 from airflow_provider_workflows.version_compat import task_state_store
@@ -19,6 +19,7 @@ from airflow_provider_workflows.version_compat import task_state_store
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_provider_workflows.rules.escalation import Escalation, Level, Notifier
     from airflow_provider_workflows.triggers.base import WaitTrigger
 
 ESCALATION = "escalation"  # key in the task state store
@@ -54,8 +55,7 @@ class NotifyingSensor(WorkflowsSensor):
         super().__init__(**kwargs)
         self.on_overdue = on_overdue
         self.overdue_after = overdue_after
-        self._levels = ladder_of(on_overdue, overdue_after)
-        self._escalation = Escalation()
+        self._levels = self._ladder()
         self._found_by_trigger: OverdueStep | None = None
         if not self.can_add_assignees and any(level.adds for level in self._levels):
             raise ConfigurationError(
@@ -92,6 +92,21 @@ class NotifyingSensor(WorkflowsSensor):
             return result
         reached = {"escalation_level": self._escalation.level(), "escalation_problem": self._escalation.problem()}
         return {**result, **reached}
+
+    def _ladder(self) -> Sequence[Level]:
+        if self.on_overdue is None and self.overdue_after is None:
+            return []
+        # Imported here, because DAG files are parsed far more often than a ladder is used.
+        from airflow_provider_workflows.rules.escalation import ladder_of
+
+        return ladder_of(self.on_overdue, self.overdue_after)
+
+    @cached_property
+    def _escalation(self) -> Escalation:
+        """What was done about the overdue steps so far."""
+        from airflow_provider_workflows.rules.escalation import Escalation  # likewise
+
+        return Escalation()
 
     def overdue_watch_argument(self) -> dict[str, Any] | None:
         """Return the trigger's ``overdue_watch``."""
@@ -133,7 +148,7 @@ class NotifyingSensor(WorkflowsSensor):
         if stored is None:  # before Airflow 3.3
             stored = (event or {}).get("escalation")
         if stored is not None:
-            self._escalation = Escalation.from_dict(stored)
+            self._escalation = type(self._escalation).from_dict(stored)
 
     def _still_pending(self, trigger: WaitTrigger) -> OverdueStep | None:
         """Return the level that the trigger has found due, if this worker could not poll and it only notifies."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.operators.procore.item import ItemParameters, check_tools_and_projects
 from airflow_provider_workflows.rules.datetimes import has_zone, parse_time
-from airflow_provider_workflows.rules.escalation import Level, business_days, business_hours
 from airflow_provider_workflows.rules.parameters import (
     as_list,
     check_given,
@@ -32,6 +32,7 @@ from airflow_provider_workflows.version_compat import with_own_keys
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_provider_workflows.rules.escalation import Level, business_days, business_hours
     from airflow_provider_workflows.rules.overdue import OverdueStep
     from airflow_provider_workflows.sensors.procore_item import ProcoreItemSensor
     from airflow_provider_workflows.triggers.procore import (
@@ -51,13 +52,18 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name != "ProcoreItemSensor":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from airflow_provider_workflows.sensors.procore_item import ProcoreItemSensor
+# What only some DAGs use is loaded when it is first used.
+_ELSEWHERE = {
+    "ProcoreItemSensor": "sensors.procore_item",
+    **dict.fromkeys(("Level", "business_days", "business_hours"), "rules.escalation"),
+}
 
-    globals()[name] = ProcoreItemSensor
-    return ProcoreItemSensor
+
+def __getattr__(name: str) -> Any:
+    if name not in _ELSEWHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"airflow_provider_workflows.{_ELSEWHERE[name]}"), name)
+    return found
 
 
 class ProcoreInstanceSensor(ItemParameters, NotifyingSensor, ProcoreSensor):

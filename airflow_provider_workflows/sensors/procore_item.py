@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.operators.waiting import TTL_AFTER_DEADLINE
-from airflow_provider_workflows.rules.escalation import Notifier, check_notifiers
 from airflow_provider_workflows.rules.parameters import (
     as_list,
     check_given,
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
+    from airflow_provider_workflows.rules.escalation import Notifier
     from airflow_provider_workflows.triggers.base import WaitTrigger
     from airflow_provider_workflows.triggers.procore_item import ProcoreItemWaitTrigger
 
@@ -244,5 +244,7 @@ class ProcoreItemSensor(NotifyingSensor, ProcoreSensor):
             return self.on_stuck
         if isinstance(self.on_stuck, str) or not as_list(self.on_stuck):
             raise ConfigurationError(f"on_stuck must be 'fail', 'skip', or notifiers; got {self.on_stuck!r}.")
+        from airflow_provider_workflows.rules.escalation import check_notifiers  # likewise
+
         check_notifiers("on_stuck", as_list(self.on_stuck))
         return "notify"

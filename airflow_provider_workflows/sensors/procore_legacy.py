@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.operators.waiting import TTL_AFTER_DEADLINE
 from airflow_provider_workflows.rules.datetimes import has_zone, parse_time
-from airflow_provider_workflows.rules.escalation import Level, business_days, business_hours
 from airflow_provider_workflows.rules.parameters import as_list, check_required, require_exactly_one, str_id
 from airflow_provider_workflows.sensors.overdue import NotifyingSensor
 from airflow_provider_workflows.sensors.procore_base import ProcoreConnectionSensor
@@ -20,11 +20,19 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
+    from airflow_provider_workflows.rules.escalation import Level, business_days, business_hours
     from airflow_provider_workflows.triggers.base import WaitTrigger
     from airflow_provider_workflows.triggers.procore_legacy import ProcoreLegacyInstanceWaitTrigger
 
 __all__ = ["Level", "ProcoreLegacyInstanceSensor", "business_days", "business_hours"]
 IDLE = "idle"  # key in the task state store
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded by the DAGs that use them only.
+    if name in ("Level", "business_days", "business_hours"):
+        return getattr(import_module("airflow_provider_workflows.rules.escalation"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
