@@ -20,7 +20,7 @@ def person(option: str) -> Iterator[None]:
     def work() -> None:
         while not leave.wait(0.2):
             with suppress(OperationalError):  # SQLite is locked while a task writes: the next time it is not
-                choose(option, only_listed=True)
+                choose(option, in_state="awaiting_input")
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
@@ -31,11 +31,14 @@ def person(option: str) -> Iterator[None]:
         thread.join()
 
 
-def choose(option: str, *, only_listed: bool = False) -> None:
+def choose(option: str, *, in_state: str) -> None:
     """
-    Respond to each open request as Airflow's API does, and resume the tasks that wait for it.
+    Respond to each request as Airflow's API does, and resume the tasks that wait for it.
 
-    :param only_listed: Only to those that Required Actions lists: a task makes its request before it waits.
+    A task that waits although it has a response is resumed again: dag.test() sets the state of a task once more after
+    the task has begun to wait.
+
+    :param in_state: Only to the requests of tasks in this state.
     """
     from airflow.models.hitl import HITLDetail
     from airflow.models.taskinstance import TaskInstance
@@ -45,12 +48,12 @@ def choose(option: str, *, only_listed: bool = False) -> None:
     from sqlalchemy import select
 
     with create_session() as session:
-        for detail in session.scalars(select(HITLDetail).where(HITLDetail.responded_at.is_(None))).unique().all():
-            waiting = session.get(TaskInstance, detail.ti_id)
-            if only_listed and waiting.state != "awaiting_input":
+        for detail in session.scalars(select(HITLDetail)).unique().all():
+            task = session.get(TaskInstance, detail.ti_id)
+            if task.state != in_state:
                 continue
-            detail.responded_at, detail.responded_by = datetime.now(timezone.utc), KIM
-            detail.chosen_options, detail.params_input = [option], {}
-            if waiting.state == "awaiting_input":
-                event = TriggerEvent(detail.as_resume_event_payload())
-                handle_event_submit(event, task_instance=waiting, session=session)
+            if detail.responded_at is None:
+                detail.responded_at, detail.responded_by = datetime.now(timezone.utc), KIM
+                detail.chosen_options, detail.params_input = [option], {}
+            if in_state == "awaiting_input":
+                handle_event_submit(TriggerEvent(detail.as_resume_event_payload()), task_instance=task, session=session)

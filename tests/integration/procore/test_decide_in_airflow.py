@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import datetime, timezone
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +11,7 @@ import pytest
 
 from airflow_provider_workflows.triggers import procore_approval, required_actions
 from tests.support.examples import result, run, states
+from tests.support.people_in_airflow import choose, person
 from tests.support.versions import AIRFLOW
 
 pytestmark = [
@@ -22,35 +20,6 @@ pytestmark = [
 ]
 
 OPERATOR, AIRFLOW_FIRST = "example_procore_decide_in_airflow", "example_procore_approve_in_airflow_first"
-KIM = {"id": "7", "name": "Kim"}
-
-
-def record(option: str, *, in_state: str) -> None:
-    """
-    Respond to each request as Airflow's API does, and resume the tasks that wait for it.
-
-    A task that waits although it has a response is resumed again: dag.test() sets the state of a task once more after
-    the task has begun to wait.
-
-    :param in_state: Only to the requests of tasks in this state.
-    """
-    from airflow.models.hitl import HITLDetail
-    from airflow.models.taskinstance import TaskInstance
-    from airflow.models.trigger import handle_event_submit
-    from airflow.triggers.base import TriggerEvent
-    from airflow.utils.session import create_session
-    from sqlalchemy import select
-
-    with create_session() as session:
-        for detail in session.scalars(select(HITLDetail)).unique().all():
-            task = session.get(TaskInstance, detail.ti_id)
-            if task.state != in_state:
-                continue
-            if detail.responded_at is None:
-                detail.responded_at, detail.responded_by = datetime.now(timezone.utc), KIM
-                detail.chosen_options, detail.params_input = [option], {}
-            if in_state == "awaiting_input":
-                handle_event_submit(TriggerEvent(detail.as_resume_event_payload()), task_instance=task, session=session)
 
 
 async def recorded(ti_id: str) -> dict[str, Any] | None:
@@ -61,24 +30,6 @@ async def recorded(ti_id: str) -> dict[str, Any] | None:
     with create_session() as session:
         event = session.get(HITLDetail, UUID(ti_id)).as_resume_event_payload()
     return {**event, "responded_at": event["responded_at"].isoformat()}
-
-
-@contextmanager
-def person(option: str) -> Iterator[None]:
-    """Let a person choose this option at each request in Required Actions."""
-    leave = threading.Event()
-
-    def work() -> None:
-        while not leave.wait(0.2):
-            record(option, in_state="awaiting_input")
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        leave.set()
-        thread.join()
 
 
 @pytest.fixture
@@ -104,7 +55,7 @@ def responses(emulator) -> list[tuple[str, str]]:
 
 def test_choice_in_required_actions_gives_a_row(emulator, tmp_path, monkeypatch, as_soon_as_it_is_requested):
     monkeypatch.setattr(procore_approval, "read_response", recorded)
-    as_soon_as_it_is_requested(lambda: record("Reject", in_state="running"))
+    as_soon_as_it_is_requested(lambda: choose("Reject", in_state="running"))
 
     done = run(OPERATOR, root=f"file://{tmp_path}", amounts={"5001": 12000})
 
