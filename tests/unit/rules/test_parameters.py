@@ -25,6 +25,7 @@ OTHERS = {
     "assignments",
     "attachments",
     "changed_since",
+    "csv_path",
     "dry_run",
     "errors_path",
     "expected_fields",
@@ -41,6 +42,8 @@ OTHERS = {
     "outcome",
     "output_path",
     "path",
+    "plan",
+    "responses",
     "tables_path",
     "tools",
 }
