@@ -7,11 +7,11 @@ import io
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import date
 from decimal import Context, Decimal
 from operator import index
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules.parameters import as_text, check_required, str_id
@@ -56,12 +56,11 @@ MAX_TABLE_ROWS = 200
 MAX_CELL_CHARACTERS = 60  # in the table
 MAX_VALUE_CHARACTERS = 1000  # of a value in a column that this package does not know
 CHUNK_BYTES = 30_000  # of one value in Airflow's task state store, which warns above 64 KB
-DECIMAL = re.compile(r"[+-]?\d+(\.\d+)?")
+DECIMAL = r"[+-]?\d+(\.\d+)?"  # compiled on use
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes a cell that starts with one of them for a formula
 
 
-@dataclass(frozen=True)
-class RequestedResponse:
+class RequestedResponse(NamedTuple):
     """
     Hold one row of the requested responses.
 
@@ -79,7 +78,7 @@ class RequestedResponse:
     comment: str | None = None
     step: str | None = None
     step_occurrence_id: str | None = None
-    columns: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, Any] = MappingProxyType({})
 
 
 # --- the requested rows ---
@@ -274,7 +273,7 @@ def _decimal(value: Any) -> Decimal | None:
         return None
     if isinstance(value, (int, float)):
         return Decimal(repr(value))
-    return Decimal(value.strip()) if isinstance(value, str) and DECIMAL.fullmatch(value.strip()) else None
+    return Decimal(value.strip()) if isinstance(value, str) and re.fullmatch(DECIMAL, value.strip()) else None
 
 
 def check_caps(plan: Json, max_responses: int, caps: Mapping[str, Decimal]) -> None:
