@@ -136,8 +136,8 @@ def test_no_field_is_masked_that_holds_no_secret():
     ("command", "shown"),
     [
         (["get", "airflow-provider-workflows", "--full"], "Wait for, respond to and audit"),
-        (["hooks"], "airflow_provider_workflows.hooks.procore.ProcoreHook"),
-        (["behaviours"], "workflowsoft"),
+        pytest.param(["hooks"], "airflow_provider_workflows.hooks.procore.ProcoreHook", marks=pytest.mark.slow),
+        pytest.param(["behaviours"], "workflowsoft", marks=pytest.mark.slow),
     ],
 )
 def test_airflows_own_commands_show_the_provider_without_a_warning(command, shown):

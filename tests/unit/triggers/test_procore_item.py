@@ -13,6 +13,8 @@ from tests.unit.polling.conftest import INTERVAL, LEGACY_WORKFLOW, PROJECT, TOOL
 from tests.unit.sensors.test_procore import deferred
 from tests.unit.sensors.test_procore_item import HOUR, SIDES, approve_in_v2, start_in_v2, submit, upgrade
 
+# The quick tests take two of them where each takes long.
+FEW_SIDES = [pytest.param(side, marks=[] if side in ("not_found", "unchanged") else pytest.mark.slow) for side in SIDES]
 pytestmark = pytest.mark.usefixtures("airflow_connections")
 
 ITEM, LEGACY_ID = "1953145", "568150"
@@ -100,7 +102,7 @@ def test_items_share_the_polls_of_other_waits(emulator, waiting):
     assert waiting(scenario) == {BULK: 1, LIST: 1}
 
 
-@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("side", FEW_SIDES)
 def test_items_that_left_legacy_are_not_polled_one_by_one(emulator, waiting, side):
     items = many(emulator, 20)
 
@@ -170,7 +172,7 @@ def test_wait_goes_on_in_v2_and_keeps_what_it_saw(emulator, waiting, side, resta
 
 
 @pytest.mark.parametrize("has_workflow", [True, False])
-@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("side", FEW_SIDES)
 def test_stuck_item_ends_the_wait_and_one_that_looks_as_before_does_not(emulator, waiting, side, has_workflow):
     submit(emulator)
 
