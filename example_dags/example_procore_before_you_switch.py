@@ -44,8 +44,7 @@ def example_procore_before_you_switch():
         found = [str(given) for given in params["instance_ids"]]
         if params["earlier_exports"]:
             for table in sorted(ObjectStoragePath(params["earlier_exports"]).glob("*/legacy/instances.jsonl")):
-                with table.open() as lines:
-                    found += [json.loads(line)["instance_id"] for line in lines]
+                found += [json.loads(line)["instance_id"] for line in table.read_text().splitlines()]
         return list(dict.fromkeys(found))
 
     @task

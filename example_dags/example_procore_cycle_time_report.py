@@ -75,7 +75,7 @@ def example_procore_cycle_time_report():
     def find_slowest_steps(tables: dict[str, str]) -> list[str]:
         """Return the three steps that take the largest share of the waiting time."""
         with ObjectStoragePath(tables["step_summary"]).open(newline="") as lines:
-            steps = list(csv.DictReader(lines))[:3]  # the table is in that order
+            steps = list(csv.DictReader(lines.readlines()))[:3]  # the table is in that order
         return [f"{step['template']}: {step['step']}, {float(step['share_of_total'] or 0):.0%}" for step in steps]
 
     @task
