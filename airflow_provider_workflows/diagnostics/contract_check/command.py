@@ -54,6 +54,8 @@ def _run(options: argparse.Namespace, out: Any) -> bool:
         print(f"airflow-workflows contract-check: {message}", file=sys.stderr)
         raise SystemExit(2)
     checked = check_contract(options.conn_id, options.instance_id)
+    if options.report is not None:  # before the results, whose reader may close the pipe
+        options.report.write_text(report.anonymous(checked), encoding="utf-8")
     if options.json:
         print(json.dumps(report.as_dict(checked), indent=2), file=out)
     elif options.emulator_flags:
@@ -63,8 +65,6 @@ def _run(options: argparse.Namespace, out: Any) -> bool:
     else:
         for line in report.lines(checked, shutil.get_terminal_size().columns):
             print(line, file=out)
-    if options.report is not None:
-        options.report.write_text(report.anonymous(checked), encoding="utf-8")
     return not checked.is_ok
 
 
