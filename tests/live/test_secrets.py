@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from cryptography.fernet import Fernet
@@ -132,6 +133,18 @@ class Story:
                 if row["state"] == "Pending Approval" and self._have_thought(row["id"]):
                     where = f"procore/legacy/instances/{row['id']}/perform"
                     self.emulator.control("POST", where, login="rita@example.com", activity="Approve")
+            self._approve_in_airflow()
+
+    def _approve_in_airflow(self) -> None:
+        """Approve what waits in Airflow's Required Actions, and only there."""
+        where = "dags/~/dagRuns/~/hitlDetails"
+        for request in self.airflow.all_rows(where, "hitl_details", response_received="false"):
+            task = request["task_instance"]
+            if task["state"] == "awaiting_input" and self._have_thought(task["id"]):
+                run = f"dags/{task['dag_id']}/dagRuns/{quote(task['dag_run_id'], safe='')}"
+                approval = {"chosen_options": request["options"][:1], "params_input": {}}
+                of_task = f"{run}/taskInstances/{task['task_id']}/{task['map_index']}/hitlDetails"
+                self.airflow._call("PATCH", of_task, json=approval)
 
     def _have_thought(self, about: str) -> bool:
         return time.monotonic() - self._first_seen.setdefault(about, time.monotonic()) >= THINKING
