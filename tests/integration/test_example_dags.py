@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 
+from tests.support.examples import NEEDS
 from tests.support.versions import AIRFLOW
 
 pytestmark = pytest.mark.compat
 
 FOLDER = Path(__file__).parents[2] / "example_dags"
-# They have a DAG only on newer versions of Airflow.
-NEEDS = {"example_procore_rework": (3, 4)}
 EXAMPLES = sorted(path for path in FOLDER.glob("*.py") if NEEDS.get(path.stem, AIRFLOW) <= AIRFLOW)
 # Parses each DAG as the DAG processor does, in a fork of a process that imported Airflow, and notes every connection,
 # look-up, process and file that is written.
