@@ -2,7 +2,7 @@
 Wait for the approval of a purchase order, whichever of Procore's tools runs it.
 
 Procore moves companies from the Legacy tool to the new Workflows tool. The sensor waits in Legacy now, and in the new
-tool after the switch. If the workflow is not started again there within a week, the buyer is told.
+tool after the switch. If the workflow is not started again there within a week, the buyer is notified.
 """
 
 from __future__ import annotations

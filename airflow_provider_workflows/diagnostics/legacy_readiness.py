@@ -50,7 +50,7 @@ class Place:
     :param preset: The default preset: ``{id, template}``.
     :param instances: ``{instance_id, object_id, state, since}``, the longest in its state first.
     :param pending_with: How many instances each name has to act on; an instance can have several.
-    :param nobody: How many instances show no open activity, so it is unknown whose turn it is.
+    :param unassigned: How many instances show no open activity, so it is unknown whose turn it is.
     """
 
     project_id: str | None
@@ -61,7 +61,7 @@ class Place:
     preset: dict[str, Any] | None = None
     instances: list[dict[str, Any]] = field(default_factory=list)
     pending_with: Counter[str] = field(default_factory=Counter)
-    nobody: int = 0
+    unassigned: int = 0
 
     @property
     def running(self) -> int:
@@ -83,7 +83,7 @@ class Place:
             }
         )
         self.pending_with.update(() if step is None else step.assignees)
-        self.nobody += step is None or not step.assignees
+        self.unassigned += step is None or not step.assignees
 
     def judge(self, presets: Sequence[Json]) -> None:
         """Set the outcome by the default presets that Workflows v2 lists for the tool in the project."""
@@ -119,7 +119,7 @@ class Place:
             "preset": self.preset,
             "oldest": self.oldest(now),
             "pending_with": [{"name": name, "instances": number} for name, number in self.pending_with.most_common()],
-            "pending_with_nobody": self.nobody,
+            "pending_with_unassigned": self.unassigned,
             "instances": self.instances,
         }
 
@@ -303,7 +303,7 @@ class LegacyReadiness:
         if oldest["days"] is not None:
             age = f"{oldest['instance_id']}, {counted(oldest['days'], 'day')}, {oldest['state']}"
         people = [f"{name} ({number})" for name, number in place.pending_with.most_common()]
-        people += [f"unknown ({place.nobody})"] if place.nobody else []
+        people += [f"unknown ({place.unassigned})"] if place.unassigned else []
         counts = (place.running, *(place.count(outcome) for outcome in OUTCOMES))
         cells = (_project(place), place.tool, *map(str, counts), age, named(people))
         return tuple(printable(cell) for cell in cells)

@@ -228,7 +228,7 @@ class WorkflowsHook(BaseHook):
         self._client: RestClient | None = None
         self._extras: Extras | None = None
         self._account = ("", "")
-        self._is_dry_run = False  # because the task is, whatever the connection says
+        self._is_dry_run = False  # because the task is, even if the connection is not
 
     @abstractmethod
     def base_url(self, connection: Connection, extras: Extras) -> str:

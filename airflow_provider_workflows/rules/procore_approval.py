@@ -116,7 +116,7 @@ def choices_of(options: Sequence[Mapping[str, Any]]) -> dict[str, str]:
             or rules.choose_option([dict(each) for each in options], option=requested)["id"] != (option["id"])
         ):
             raise ConfigurationError(
-                f"The options of the step cannot be told apart: {', '.join(map(repr, labels))}. Rename them in Procore."
+                f"Options of the step have equal labels: {', '.join(map(repr, labels))}. Rename them in Procore."
             )
         choices[shown] = requested
     return choices

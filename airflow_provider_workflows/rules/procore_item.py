@@ -86,7 +86,7 @@ def is_final_state(instance: Json, histories: Sequence[Json] | None, seen: Json 
     """
     Return whether the state of an instance without activities is a final one, or None if nothing shows that.
 
-    A final state has no activities, so nobody has performed one in it, and an activity has led to it. The switch
+    A final state has no activities, so no user has performed one in it, and an activity has led to it. The switch
     removes the history of a Legacy instance.
     """
     state_id = instance["state_id"]

@@ -477,7 +477,7 @@ def requested_activity(activity: str, known: Iterable[Json]) -> dict[str, str | 
 
 
 def is_open_to(instance: Json, activity: str, role: str | None) -> bool:
-    """Tell whether an activity, given by name or id, can be performed now in a role, or in any."""
+    """Return whether an activity, given by name or id, can be performed now in a role, or in any."""
     requested = requested_activity(activity, instance["activities"])
     return not instance["terminated_at"] and any(
         activity_fits(listed, role=role, **requested) for listed in instance["activities"]

@@ -52,7 +52,7 @@ async def read_response(ti_id: str) -> dict[str, Any] | None:
 
     async with supervisor_lock():
         found = await asyncio.to_thread(hitl.get_hitl_detail_content_detail, ti_id=UUID(ti_id))
-    if found is None:  # dag.test(), in which nobody can respond
+    if found is None:  # dag.test(), in which no user can respond
         return None
     if not found.response_received or not (chosen := list(found.chosen_options or ())):
         return None

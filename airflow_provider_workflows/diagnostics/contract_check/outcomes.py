@@ -1,4 +1,4 @@
-"""What a probe concludes from the recorded responses: a side that was seen, nothing to tell by, or the unexpected."""
+"""What a probe concludes from the recorded responses: a side that was seen, no evidence, or the unexpected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read what tells the sides of Procore's open questions, v2 and Legacy, in about forty requests."""
+"""Read what shows the sides of Procore's open questions, v2 and Legacy, in about forty requests."""
 
 from __future__ import annotations
 

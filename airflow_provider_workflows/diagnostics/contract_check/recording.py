@@ -195,7 +195,7 @@ class Reader:
         """
         Send one request and record its response, of any status; return None if there is none.
 
-        The first request must succeed: whatever it raises is the problem of the connection.
+        The first request must succeed: any error that it raises is a problem of the connection.
 
         :param path: Path with ``{}`` for each id.
         :param json: Body; with it the request is a POST.

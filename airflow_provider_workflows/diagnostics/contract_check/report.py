@@ -24,7 +24,7 @@ from airflow_provider_workflows.diagnostics.texts import counted, printable
 HEADINGS = {
     UNEXPECTED: "Unexpected: this package may not read it rightly",
     SEEN: "Seen",
-    NOT_SEEN: "Not seen: the tenant has nothing to tell by",
+    NOT_SEEN: "Not seen: the tenant shows no evidence",
     CANNOT_BE_READ: "Cannot be found by reading",
 }
 NAME_WIDTH = 24

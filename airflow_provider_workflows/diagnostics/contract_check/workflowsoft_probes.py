@@ -115,7 +115,7 @@ def ws_list_limit(records: Records) -> Outcome:
     listed = records.last("diagrams")
     searches = records.all("diagrams_found")
     if listed is None or not listed.rows or not searches:
-        return not_seen("too few or too many process diagrams to tell")
+        return not_seen("too few or too many process diagrams to compare")
     known = {_id(row) for row in listed.rows}
     more = {_id(row) for reading in searches for row in reading.rows} - known
     if more:

@@ -1,4 +1,4 @@
-"""Read what tells the sides of Workflowsoft's open questions; a poll for new integration instances is never sent."""
+"""Read what shows the sides of Workflowsoft's open questions; a poll for new integration instances is never sent."""
 
 from __future__ import annotations
 

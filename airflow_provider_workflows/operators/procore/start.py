@@ -123,7 +123,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
             "item_id": str_id(self.item_id),
             "tool_type": self.tool_type,
             "project_id": self.level,
-            # So that a branch which takes this for the result of a sensor can tell.
+            # A branch that reads this as the result of a sensor must see that it was a dry run.
             "outcome": {"dry_run": True} if self.wait_for_completion else None,
         }
         journal = Pin(task_state_store(context), "start", None)

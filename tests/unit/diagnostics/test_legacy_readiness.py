@@ -142,7 +142,7 @@ def test_instance_without_time_or_turn_is_counted_and_said(emulator, readiness):
 
     place = place_of(readiness())
 
-    assert (place["running"], place["pending_with_nobody"]) == (2, 1)
+    assert (place["running"], place["pending_with_unassigned"]) == (2, 1)
     assert [one["instance_id"] for one in place["instances"]] == ["2", "1"]
     assert place["instances"][1]["since"] is None
 
