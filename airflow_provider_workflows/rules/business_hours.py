@@ -230,7 +230,7 @@ def _holidays(country: str | None) -> Any:
         )
     try:
         return holidays.country_holidays(code, subdiv=subdivision or None, language="en_US")
-    except NotImplementedError:
+    except NotImplementedError:  # how holidays rejects a subdivision
         raise ConfigurationError(
             f"country: unknown subdivision {subdivision!r} of {code}. Expected one of: {', '.join(known[code])}."
             if known[code]
