@@ -192,6 +192,18 @@ def test_a_phone_shows_everything_without_scrolling_sideways(emulator, at_the_pa
     assert controls.evaluate_all(smallest) >= 24
 
 
+def test_phone_keeps_the_buttons_of_the_clock_in_place(emulator, at_the_page):
+    page = at_the_page
+    page.set_viewport_size({"width": 360, "height": 740})
+    day = page.get_by_role("button", name="+1 d")
+    before = day.bounding_box()
+
+    day.click(click_count=4)
+
+    expect(page.locator("#moved")).to_have_text("(4 d ahead)")
+    assert day.bounding_box() == before
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_text_is_readable_in_light_and_dark(emulator, at_the_page, scheme):
     page = at_the_page

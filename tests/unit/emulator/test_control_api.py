@@ -17,6 +17,7 @@ import requests
 from airflow_provider_workflows.emulator import app
 from airflow_provider_workflows.emulator.behaviour_flags import BEHAVIOUR_FLAGS
 from tests.support.delays import HeldDelays
+from tests.support.past_emulator import DAYS_BEHIND, past_emulator
 from tests.unit.emulator.conftest import COMPANY, PROJECT
 
 TOOLS = f"{COMPANY}/workflows/tools"
@@ -90,6 +91,15 @@ def test_a_reset_brings_back_all_but_the_tokens(emulator, procore):
 
 
 # --- flags ---
+
+
+def test_reset_keeps_the_right_time_beside_an_emulator_in_the_past(emulator):
+    with past_emulator() as past:
+        emulator.control("POST", "reset")
+        now = datetime.fromisoformat(emulator.control("GET", "clock")["now"].replace("Z", "+00:00"))
+        then = datetime.fromisoformat(past.control("GET", "clock")["now"].replace("Z", "+00:00"))
+
+    assert now - then > timedelta(days=DAYS_BEHIND - 1)
 
 
 def test_every_flag_starts_with_its_first_value_and_takes_others(emulator):
