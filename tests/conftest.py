@@ -122,6 +122,12 @@ def emulator(running_emulator: Emulator) -> Emulator:
     return running_emulator
 
 
+@pytest.fixture(scope="session")
+def connections(running_emulator: Emulator) -> dict[str, str]:
+    """Both default connections to the emulator, as JSON; they stay the same."""
+    return {product: json.dumps(running_emulator.connection(product)) for product in ("procore", "workflowsoft")}
+
+
 @pytest.fixture
 def set_connection(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that sets an Airflow connection from a dict."""
@@ -133,10 +139,10 @@ def set_connection(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
-def airflow_connections(emulator: Emulator, set_connection: Any) -> Emulator:
+def airflow_connections(emulator: Emulator, connections: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Emulator:
     """Both default connections, to the emulator."""
-    for conn_type in ("procore", "workflowsoft"):
-        set_connection(f"{conn_type}_default", emulator.connection(conn_type))
+    for product, connection in connections.items():
+        monkeypatch.setenv(f"AIRFLOW_CONN_{product.upper()}_DEFAULT", connection)
     return emulator
 
 

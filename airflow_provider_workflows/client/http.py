@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import requests
 import simplejson
@@ -114,6 +115,7 @@ class RestClient:
         # Times that are only compared with each other do not use the wall-clock, which can be set.
         self._steady = time.monotonic if clock is time.time else clock
         self._last_used = float("-inf")
+        self._settings: dict[tuple[str, str], Mapping[str, Any]] = {}  # of requests, by scheme and host
         self._session = Session()
         self._session.headers.update(
             {"Accept": "application/json", "User-Agent": f"airflow-provider-workflows/{__version__}"}
@@ -311,11 +313,7 @@ class RestClient:
                 f"The call cannot be sent ({type(error).__name__}). Check host, login, password and parameters for "
                 "invalid characters."
             ) from None
-        # Passed as an argument, the connection's proxies override those of the environment; the session's would not.
-        proxies = dict(self._session.proxies)
-        settings = self._session.merge_environment_settings(prepared.url, proxies, True, None, None)
-        if self._session.verify is not True:
-            settings["verify"] = self._session.verify  # otherwise REQUESTS_CA_BUNDLE overrides it in requests
+        settings = self._settings_for(str(prepared.url))
         if self._observer is not None:
             self._observer.before(prepared)
         self.sent += 1
@@ -342,6 +340,18 @@ class RestClient:
         if (server_time := parse_http_time(response.headers.get("Date", ""))) is not None:
             self._ahead = server_time - self._clock()
         return response, body
+
+    def _settings_for(self, url: str) -> Mapping[str, Any]:
+        """Return proxies and CA bundle for a server: requests reads the whole environment for them at each call."""
+        server = urlsplit(url)[:2]
+        if server not in self._settings:
+            # As an argument, the connection's proxies override those of the environment; the session's would not.
+            proxies = dict(self._session.proxies)
+            settings = self._session.merge_environment_settings(url, proxies, True, None, None)
+            if self._session.verify is not True:
+                settings["verify"] = self._session.verify  # otherwise REQUESTS_CA_BUNDLE overrides it in requests
+            self._settings[server] = settings
+        return self._settings[server]
 
     def _read(self, response: requests.Response, path: str, until: float) -> bytes:
         body = bytearray()
