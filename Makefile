@@ -26,16 +26,15 @@ demo: .venv/ready ## run the example DAGs on a real Airflow and the emulator, an
 demo-ui: .venv/ready ## run the demo, then open waits for the Approvals page and leave Airflow and the emulator running until Ctrl-C
 	$(BIN)/python -m tests.live.demo --ui
 
-# Two more processes than a small machine has cores, because tests also wait; an idle process takes tests from others.
-PROCESSES ?= 4
+# One more process than there are cores, because tests also wait; an idle process takes tests from others.
+PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(8, os.cpu_count() + 1))')
 PARALLEL := --numprocesses=$(PROCESSES) --dist=worksteal
 QUICK := not slow and not live and not browser and not e2e
 PYTEST := -m pytest $(PARALLEL) $(TESTS)
 
 .PHONY: test
-test: .venv/ready ## run the quick tests, then one end-to-end run on a real Airflow; TESTS=tests/unit/rules for a part
-	MAX_PROCESSOR_SECONDS=5 $(BIN)/python $(PYTEST) -m '$(QUICK)'
-	$(BIN)/python -m pytest -m e2e
+test: .venv/ready ## run the quick tests and one end-to-end run on a real Airflow; TESTS=tests/unit/rules for a part
+	MAX_PROCESSOR_SECONDS=5 $(BIN)/python $(PYTEST) -m '$(QUICK) or e2e'
 
 .PHONY: test-all
 test-all: .venv/browser ## run every test: all sizes, every live run, the browser

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.support.processor_time"]
+pytest_plugins = ["tests.support.processor_time", "tests.support.short_run"]
 
 EXAMPLES = Path(__file__).parents[1] / "example_dags"
 

@@ -84,6 +84,7 @@ CLOSED = [
 ]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("closed", some_and_all(PROJECTS, 1))
 @pytest.mark.parametrize("fault", some_and_all(CLOSED, 4, named))
 def test_forbidden_project_stops_events_of_no_other(run, emulator, caplog, fault, closed):
@@ -236,6 +237,7 @@ def listed(emulator, *instance_ids, malformed=()):
     )
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("malformed", some_and_all(MALFORMED_ROWS, 4, json.dumps))
 def test_malformed_list_row_concerns_only_itself(run, emulator, caplog, malformed):
     listed(emulator, SEEDED, malformed=[malformed])
@@ -316,6 +318,7 @@ BROKEN = [
 ]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("bulk", ["present", "absent"])
 @pytest.mark.parametrize("fault", some_and_all(BROKEN, 3, named))
 def test_broken_histories_stop_events_of_no_other_instance(run, emulator, fault, bulk):
@@ -369,6 +372,7 @@ BULK = [
 ]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("fault", some_and_all(BULK, 4, named))
 def test_failing_bulk_history_stops_no_event(run, emulator, fault):
     for _ in range(12):

@@ -676,6 +676,7 @@ def test_instance_unread_at_the_first_start_is_not_started_later(run, emulator):
 # --- outages ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     "fault",
     [{"status": 500}, {"status": 429, "headers": {"Retry-After": "1"}}, {"reset": "before"}, {"status": 403}],

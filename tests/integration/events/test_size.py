@@ -99,6 +99,7 @@ def test_saving_many_instances_does_not_block_the_event_loop(stores, store, numb
     assert max(gaps) < LONGEST_BLOCK
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("killed_after", [0, 1, 2, 3, 5, 100])
 def test_kill_between_two_values_repeats_and_never_loses(stores, store, killed_after):
     """What is read back holds of each key the old value or the new one; with the old one the event is re-delivered."""

@@ -171,6 +171,7 @@ def test_remote_server_is_not_polled_more_often_than_every_15_s(run, emulator, c
     run(scenario)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("malformed", ["null", "7", "{}", '{"IntegrationInstanceId": null}'])
 def test_malformed_row_concerns_only_itself(run, emulator, connect, caplog, malformed):
     connect(KEPT)

@@ -178,6 +178,7 @@ def without_news(value: Any) -> Any:
     return [without_news(inner) for inner in value] if isinstance(value, list) else value
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("call", ASKING, ids=str)
 def test_unknown_fields_change_no_result(call, good):
     like = good_result(call, good)
@@ -199,6 +200,7 @@ def words_of(error: WorkflowsError) -> str:
     return "".join(traceback.format_exception(error)) + json.dumps(vars(error), default=str)
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("call", ASKING, ids=str)
 def test_secret_that_the_server_repeats_is_in_no_error(call, good):
     for exchange, (name, kind) in itertools.product(spoilt(call, good), list(answers.echoes(READY))):
@@ -245,6 +247,7 @@ def pages_of(call: Call) -> list[Any]:
     ]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("call", [call for call in ASKING if str(call) in PAGED], ids=str)
 def test_endless_list_ends_after_the_maximum_of_pages(call, good, monkeypatch):
     monkeypatch.setattr(http, "MAX_PAGES", 20)

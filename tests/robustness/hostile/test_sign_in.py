@@ -42,6 +42,7 @@ def granted(call: Call, good: Good) -> Exchange:
     return next(exchange for exchange in good[str(call)] if exchange.route in SIGN_IN)
 
 
+@pytest.mark.sample(3)
 @EACH
 def test_bad_sign_in_response_is_a_typed_error_or_token(call, good):
     like, exchange = good_result(call, good), granted(call, good)
@@ -54,6 +55,7 @@ def test_bad_sign_in_response_is_a_typed_error_or_token(call, good):
     assert problems == {}
 
 
+@pytest.mark.sample(3)
 @EACH
 def test_sign_in_wrong_anywhere_is_a_typed_error_or_token(call, good):
     like, exchange = good_result(call, good), granted(call, good)

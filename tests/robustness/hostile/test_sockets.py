@@ -113,6 +113,7 @@ MEMORY = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("send", MEMORY.values(), ids=MEMORY)
 def test_response_of_any_size_takes_bounded_memory(connect, request, send):
     if "bomb" in request.node.name and not UNPACKS_BY_THE_PIECE:

@@ -53,6 +53,7 @@ ROUTES = {
 # --- on the wire ---
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("send", ROUTES.values(), ids=ROUTES)
 def test_no_id_reaches_another_route_or_changes_anything(airflow_connections, send):
     for value in IDS:

@@ -51,6 +51,7 @@ def everything_is_logged(caplog):
     return caplog
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     "name",
     # Before Airflow 3.2 it says that there is no such connection, if its extra is no object.

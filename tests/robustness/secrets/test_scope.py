@@ -375,6 +375,7 @@ def routes() -> list[Any]:
     return [route for route in EmulatorApp("default").app.routes if not route.path.startswith("/_emulator")]
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize(("hook", "name"), methods(), ids=lambda value: getattr(value, "__name__", value))
 def test_method_sends_only_documented_calls_with_any_text(wire, routes, hook, name):
     calls = usual(wire, hook, name)

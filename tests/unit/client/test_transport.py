@@ -77,6 +77,7 @@ HANDSHAKES: dict[str, Serve] = {
 }
 
 
+@pytest.mark.sample(3)
 @EVERY_CALL
 @pytest.mark.parametrize("handshake", HANDSHAKES)
 def test_a_handshake_that_fails_is_tried_again(listen, handshake, idempotency):

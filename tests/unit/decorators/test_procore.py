@@ -182,6 +182,7 @@ def test_anything_else_is_rejected_with_what_to_return(emulator, row, store, ret
     assert responses(emulator) == []
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -389,6 +390,7 @@ def test_waiting_function_is_called_again_without_holding_a_worker(emulator, row
     assert (len(function.seen), responses(emulator)) == (2, APPROVED)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("body", ["<html>Forbidden</html>", '{"message": "Forbidden"}'])
 @pytest.mark.parametrize("has_store", [True, False])
 def test_rejected_read_after_a_wait_does_not_end_the_task(emulator, row, store, body, has_store):
@@ -518,6 +520,7 @@ def test_a_function_may_do_with_the_instance_what_it_likes(emulator, row, store)
 # --- how it is called ---
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("by_name", [True, False])
 @pytest.mark.parametrize("kind", ["row", "id", "number"])
 def test_the_instance_is_given_by_position_or_name_as_an_id_or_a_row(emulator, row, store, approves, kind, by_name):

@@ -405,6 +405,7 @@ def unwrapped(text):
     return " ".join(text.split())
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     "name", [name for name in (*PROCORE, *WORKFLOWSOFT) if AIRFLOW >= (3, 2) or "json" not in name]
 )

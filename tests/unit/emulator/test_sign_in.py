@@ -145,6 +145,7 @@ WAYS = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("accepted", [*WAYS, "any"])
 @pytest.mark.parametrize("way", WAYS)
 def test_only_the_flagged_way_of_signing_in_is_accepted(emulator, anybody, accepted, way):

@@ -60,6 +60,7 @@ def test_a_host_and_a_port_are_one_address(hook_at, host, port, url):
     assert hook_at(host, port).get_conn().base_url == url
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize(
     "host",
     [

@@ -39,6 +39,7 @@ def legacy_instances() -> list[str]:
     return [row["id"] for row in ProcoreLegacyHook().list_instances()]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("page_limit", BEHAVIOUR_FLAGS["page_limit"].values)
 def test_a_list_by_cursor_is_read_whole(many, place, page_limit):
@@ -58,6 +59,7 @@ def test_a_list_that_takes_no_page_numbers_is_read_whole(many, place):
     assert len(found) == len(set(found)) == 121
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("style", BEHAVIOUR_FLAGS["page_headers"].values)
 @pytest.mark.parametrize("page_limit", BEHAVIOUR_FLAGS["page_limit"].values)
 def test_a_list_by_page_numbers_is_read_whole(many, style, page_limit):

@@ -217,6 +217,7 @@ def test_tls_and_proxies_go_for_the_token_too(connect, requests_mock):
         assert request.proxies["https"] == "http://proxy:3128"
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("extra", "changes", "named"),
     [
@@ -605,6 +606,7 @@ def last_request(emulator) -> tuple:
     return sent["method"], sent["path"], sent["query"], sent["body"]
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize(("name", "positional", "named", "method", "below", "query", "body"), calls(BOTH_LEVELS))
 @pytest.mark.parametrize(("level", "prefix"), [(None, P), ("1001", P), ("company", C)])
 def test_a_method_sends_what_the_contract_says_at_either_level(

@@ -139,6 +139,7 @@ def test_a_file_that_changes_while_it_is_uploaded_is_named(emulator, now):
 # --- completing it ---
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("etags", BEHAVIOUR_FLAGS["upload_etags"].values)
 @pytest.mark.parametrize("completion", BEHAVIOUR_FLAGS["upload_completion"].values)
 def test_an_upload_is_completed_whatever_the_server_expects(emulator, completion, etags):

@@ -69,6 +69,7 @@ def test_login_and_password_get_a_token_at_the_connections_server(hook_with, req
     assert call.headers["Authorization"] == "Bearer minted"
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("fields", "named"),
     [

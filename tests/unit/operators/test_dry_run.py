@@ -194,6 +194,7 @@ def test_every_operator_that_writes_has_a_dry_run():
         assert "dry_run" not in cls.template_fields
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("how", ["parameter", "template", "connection"])
 @EVERY_WRITE
 def test_dry_run_returns_what_the_next_run_sends(emulator, store, connection_says, cls, given, known, how):
@@ -220,6 +221,7 @@ def test_dry_run_returns_what_the_next_run_sends(emulator, store, connection_say
     assert "would_send" not in real
 
 
+@pytest.mark.sample(3)
 @EVERY_WRITE
 def test_dry_run_after_a_real_run_returns_what_a_retry_sends(emulator, store, cls, given, known):
     given = given(emulator) if callable(given) else given

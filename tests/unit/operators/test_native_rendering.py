@@ -55,6 +55,7 @@ def native(cls: type, store, **values):
     return operator.execute({"task_state_store": store})
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     ("cls", "name", "value"),
     [

@@ -43,6 +43,7 @@ def reject(emulator, kind, path: str = "/history$", **more) -> None:
     emulator.control("POST", "faults", method="GET", path=path, **{"times": 99, **more}, **kind)
 
 
+@pytest.mark.sample(3)
 def test_rejected_polls_after_the_start_do_not_end_the_wait(emulator, clock, store, rejection):
     reject(emulator, rejection, times=4)
     clock.meanwhile = lambda: answer(emulator, "Reject", instance_id=NEW) if clock.elapsed == 180 else None

@@ -112,6 +112,7 @@ def test_without_login_nothing_is_read(client, reads, monkeypatch):
     assert not hasattr(reads, "rows")
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("index", ["--1", "9" * 30, "x", "²"])
 def test_malformed_map_index_is_rejected(client, index):
     where = {"dag_id": "orders", "run_id": "run", "task_id": "pat", "map_index": index}
@@ -158,6 +159,7 @@ def test_reading_is_off_by_default(client, reads):
     assert client.post("/api/read", json={}, headers=HOST).status_code == 403
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

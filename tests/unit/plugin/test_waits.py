@@ -161,6 +161,7 @@ def test_one_task_instance_is_found_by_its_key(tables):
     assert waits.read_wait(session, ("orders", "run", "wait", 4), now=NOW) is None
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("filters", "found"),
     [

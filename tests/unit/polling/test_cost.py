@@ -600,6 +600,7 @@ def test_unknown_operation_ends_only_its_own_wait(emulator, waiting):
     assert waiting(scenario) == ([None, None], ["error", None], "NotFound")
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("there", ["present", "absent"])
 @pytest.mark.parametrize("unknown", [{"tool_type": "no_such_tool"}, {"project_id": "4711"}])
 def test_unknown_tool_or_project_ends_the_waits_with_a_clear_error(emulator, waiting, there, unknown):

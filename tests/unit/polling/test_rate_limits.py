@@ -64,6 +64,7 @@ def of_kinds(emulator, count):
 # --- the server says when ---
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("path", ["bulk_history$", "workflow_instances"])
 @pytest.mark.parametrize(
     ("status", "says"),
@@ -383,6 +384,7 @@ def test_malformed_headers_stop_nothing_for_good(clock, rate):
     assert sends(clock, limiter, 2 * 3600, every=10.0)[0] <= 3600 * 1.3
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("skew", [-20.0, 0.0, 20.0, 6 * 3600.0])
 def test_windows_are_distinguished_by_size_with_any_clock(clock, skew):
     limiter = RateLimiter(1)

@@ -144,6 +144,7 @@ MALFORMED = [
 ]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("fault", MALFORMED, ids=["null", "no list", "no JSON"])
 @pytest.mark.parametrize("count", [1, 60])
 def test_malformed_bulk_history_ends_no_wait(emulator, waiting, fault, count):

@@ -159,6 +159,7 @@ def differences(found: list[Row], expected: dict[Any, Row], *keys: str) -> list[
     ]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("place", "base"), CASES)
 @given(data=st.data())
 @EXAMPLES

@@ -215,6 +215,7 @@ def test_item_without_an_id_of_the_pattern_has_no_link():
 # --- any name, any number ---
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     "name",
     [

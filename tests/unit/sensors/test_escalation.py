@@ -247,6 +247,7 @@ def test_retry_without_a_store_adds_no_one_again(emulator, build, notified):
     assert (len(notified), len(sent(emulator))) == (4, 1)  # people are notified again
 
 
+@pytest.mark.sample(3)
 @pytest.mark.usefixtures("one_read")
 @pytest.mark.parametrize(
     ("owner", "name", "moment", "about"),

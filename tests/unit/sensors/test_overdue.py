@@ -278,6 +278,7 @@ def test_moving_the_emulators_clock_makes_any_step_overdue(emulator, build, noti
     assert len(notified) == 1
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("bulk_history", ["present", "absent"])
 @pytest.mark.parametrize(("cls", "parameters", "history"), REASONS)
 def test_moving_the_emulators_clock_resumes_a_deferred_wait(emulator, build, cls, parameters, history, bulk_history):

@@ -155,6 +155,7 @@ def polls(emulator) -> int:
 # --- rejections ---
 
 
+@pytest.mark.sample(3)
 def test_a_rejected_poke_does_not_end_the_wait(emulator, clock, store, way, rejection):
     kind, _ = rejection
     fault(emulator, times=4, **kind)
@@ -163,6 +164,7 @@ def test_a_rejected_poke_does_not_end_the_wait(emulator, clock, store, way, reje
     assert Task(clock, store, **way).run()["state"] == "complete"
 
 
+@pytest.mark.sample(3)
 def test_rejections_fail_the_wait_after_the_patience(emulator, clock, store, way, rejection):
     kind, error = rejection
     fault(emulator, **kind)

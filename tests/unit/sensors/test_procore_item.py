@@ -169,6 +169,7 @@ def run(emulator, clock, store, happens, **parameters):
     return Task(clock, store, build=sensor, **{**usual, **parameters}).run()
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("way", WAYS.values(), ids=list(WAYS))
 @pytest.mark.parametrize("side", SIDES)
 def test_wait_goes_on_in_v2_and_keeps_what_it_saw(emulator, clock, store, way, side):
@@ -194,6 +195,7 @@ def test_wait_goes_on_in_v2_and_keeps_what_it_saw(emulator, clock, store, way, s
     assert clock.elapsed == 2400
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("way", WAYS.values(), ids=list(WAYS))
 @pytest.mark.parametrize("side", ["not_found", "terminated", "draft"])
 @pytest.mark.parametrize("has_workflow", [True, False])

@@ -124,6 +124,7 @@ def test_step_cut_off_by_a_termination_was_not_responded_to(emulator):
 # --- the order of events ---
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("order", ["oldest_first", "newest_first"])
 @pytest.mark.parametrize("pause", [0, 60])
 def test_wait_reads_a_history_in_either_order(emulator, order, pause):

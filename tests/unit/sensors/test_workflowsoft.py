@@ -225,6 +225,7 @@ def test_open_instance_is_received_without_waiting(connect, emulator, store, mod
     assert "integration instance {} (process {})".format(*ids) in capsys.readouterr().out
 
 
+@pytest.mark.sample(3)
 def test_each_instance_reaches_the_dag_once_over_all_tries(connect, emulator, store, run, mode, shape, way):
     connect(mode)
     started: list[dict] = []
@@ -240,6 +241,7 @@ def test_each_instance_reaches_the_dag_once_over_all_tries(connect, emulator, st
     assert json.loads(json.dumps(first)) == first
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("nothing", ["204", "null", "empty_object", "empty_list", "not_found"])
 def test_every_response_format_is_read(connect, emulator, mode, store, run, nothing, shape):
     connect(mode)
@@ -359,6 +361,7 @@ def test_a_timeout_skips_with_soft_fail(connect, mode):
         sensor(timeout=0.0, soft_fail=True).execute({})
 
 
+@pytest.mark.sample(3)
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("times", [0, 1])
 def test_an_error_skips_with_never_fail_and_not_with_soft_fail(connect, emulator, store, run, mode, way, times):
@@ -485,6 +488,7 @@ def test_remaining_instances_are_left_to_the_next_sensor(connect, emulator):
 # --- several instances ---
 
 
+@pytest.mark.sample(3)
 def test_drain_receives_open_instances_in_every_mode(connect, emulator, store, run, mode, shape, way):
     connect(mode)
     started: list[dict] = []
@@ -538,6 +542,7 @@ def test_each_receipt_of_a_drain_is_stored_before_the_next_poll(consuming, emula
     assert kept == [[], ids[:1], ids]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("kind", "is_suspect"),
     [
@@ -755,6 +760,7 @@ def test_possible_loss_is_not_reported_again_after_a_clear(consuming, emulator, 
     assert sensor().execute(cleared(context, 1))[0]["possibly_lost"] == []
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("reading", "retries", "warned"), [(0, 0, 1), (0, 2, 0), (1, 0, 0)])
 def test_a_consuming_sensor_without_retries_warns_once(
     connect, emulator, store, run, way, reading, retries, warned, capsys
@@ -766,6 +772,7 @@ def test_a_consuming_sensor_without_retries_warns_once(
     assert capsys.readouterr().out.count("retries=0") == warned
 
 
+@pytest.mark.sample(3)
 def test_three_consecutive_server_errors_name_a_wrong_step(connect, emulator, store, run, mode, way, capsys):
     connect(mode)
     emulator.control("PATCH", "flags", ws_unknown_step="500")
@@ -844,6 +851,7 @@ def test_retry_reports_a_poll_in_which_the_worker_died(
     assert counted == ["101"]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("after", [False, True])
 def test_death_in_a_drain_delivers_the_received_and_reports_the_rest(
     consuming, emulator, store, run, way, monkeypatch, counted, after
@@ -863,6 +871,7 @@ def test_death_in_a_drain_delivers_the_received_and_reports_the_rest(
     assert rest == rows_of(*started[1 + after :])
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("kind", "kills_after"),
     [
@@ -913,6 +922,7 @@ def test_outages_with_a_response_in_between_are_two_periods(consuming, emulator,
     assert counted == ["101"] * 3
 
 
+@pytest.mark.sample(3)
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("body", ["<html>", '{"IntegrationInsta', '{"Id": 2}', "[7]"])
 def test_responses_that_cannot_be_read_fail_and_are_a_possible_loss(
@@ -1164,6 +1174,7 @@ def test_an_unknown_step_fails_at_once_in_every_mode(connect, emulator, mode):
         sensor(step="Check", diagram="Event planning", deferrable=True).execute({})
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("wrong", [0, -1, 501, "", "None", "x", 2.5, True])
 def test_impossible_number_of_instances_is_named_before_sending(connect, emulator, run, mode, way, wrong):
     connect(mode)

@@ -324,6 +324,7 @@ PASSES = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("how", list(PASSES))
 @pytest.mark.parametrize("path", [TERMINATE, SHOW])
 def test_one_error_does_not_end_a_kill(emulator, clock, airflow_says, caplog, how, path):

@@ -121,6 +121,7 @@ def restart(emulator) -> None:
     emulator.control("POST", f"procore/instances/{INSTANCE}/override", option="Approve")
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("end", [respond, terminate, restart])
 @pytest.mark.parametrize(
     "flags",

@@ -145,6 +145,7 @@ def test_v2_without_bulk_history_is_not_polled_for_each_item(emulator, waiting):
 # --- from Legacy to v2 ---
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("restarts", [False, True])
 def test_wait_goes_on_in_v2_and_keeps_what_it_saw(emulator, waiting, side, restarts):
@@ -171,6 +172,7 @@ def test_wait_goes_on_in_v2_and_keeps_what_it_saw(emulator, waiting, side, resta
     assert resumed == (0 if side == "unchanged" else 1)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("has_workflow", [True, False])
 @pytest.mark.parametrize("side", FEW_SIDES)
 def test_stuck_item_ends_the_wait_and_one_that_looks_as_before_does_not(emulator, waiting, side, has_workflow):

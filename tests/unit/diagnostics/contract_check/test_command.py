@@ -127,6 +127,7 @@ def test_server_that_goes_away_is_not_asked_forty_times(tenant, run):
     assert len(tenant.emulator.requests()) - start <= 10
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

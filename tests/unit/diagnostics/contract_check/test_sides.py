@@ -50,6 +50,7 @@ def sides():
             yield pytest.param(row.flag, side, marks=[] if number == 1 else pytest.mark.slow)
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize(("flag", "side"), list(sides()), ids=str)
 def test_each_side_is_found_by_reading(tenant, check, flag, side):
     value = int(side) if flag in ("spike_limit", "hourly_limit", "token_lifetime") else side

@@ -329,6 +329,7 @@ def test_upgrade_removes_the_history_of_moved_instances(emulator, legacy):
     assert emulator.control("POST", "procore/instances", **started)["id"]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("side", ["unchanged", "terminated", "draft", "not_found"])
 def test_upgrade_leaves_the_history_of_stuck_instances(emulator, legacy, side):
     perform(legacy)

@@ -267,6 +267,7 @@ def test_there_is_a_field_of_every_type(emulator, workflowsoft):
     assert len({row["key"] for row in rows}) == len(rows)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("label", "good", "bad"),
     [

@@ -76,6 +76,7 @@ def break_instance(emulator, instance_id: str, **fault) -> None:
     emulator.control("POST", "faults", method="GET", path=f"/instances/{instance_id}/history$", times=10**6, **fault)
 
 
+@pytest.mark.sample(3)
 @EVERY_FAULT
 def test_export_goes_on_after_an_item_that_is_broken(emulator, folder, broken_items, fault):
     items = start(emulator, 9)
@@ -90,6 +91,7 @@ def test_export_goes_on_after_an_item_that_is_broken(emulator, folder, broken_it
     assert broken not in ids(result)
 
 
+@pytest.mark.sample(3)
 @EVERY_FAULT
 @pytest.mark.parametrize("item_history", ["present", "absent"])
 def test_export_reads_each_instance_of_an_item_that_fails_as_a_whole(
@@ -111,6 +113,7 @@ def test_export_reads_each_instance_of_an_item_that_fails_as_a_whole(
     assert {newer, "700001"} < set(ids(result))
 
 
+@pytest.mark.sample(3)
 @EVERY_FAULT
 def test_export_makes_large_calls_again_after_an_item_that_is_broken(emulator, folder, broken_items, fault):
     items = start(emulator, 99)

@@ -261,6 +261,7 @@ def test_one_tool_and_project_need_no_list(emulator):
 # --- whose request a row is ---
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("rows", ["people", "ids"])
 @pytest.mark.parametrize("filters", ["honoured", "ignored"])
 @pytest.mark.parametrize(

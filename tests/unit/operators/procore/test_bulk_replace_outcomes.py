@@ -51,6 +51,7 @@ def deletes(emulator) -> int:
 # --- the wait ---
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("before", ["queued", "Pending", "PROCESSING", None, "upcoming", "starting", 7])
 @pytest.mark.parametrize("end", ["completed", "Completed", "ACTIVE "])
 def test_wait_goes_on_until_a_documented_status(store, statuses, before, end):
@@ -192,6 +193,7 @@ def stop(request_id: str, **parameters) -> ProcoreBulkReplaceAssigneesOperator:
     return replace(action="stop", request_id=request_id, **{"confirm_timeout": 5, **parameters})
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("shows", ["at_once", "later", "gone"])
 @pytest.mark.parametrize("spelling", ["documented", "upper_case"])
 def test_stop_is_a_success_when_it_shows(emulator, cover, shows, spelling):
@@ -201,6 +203,7 @@ def test_stop_is_a_success_when_it_shows(emulator, cover, shows, spelling):
     assert deletes(emulator) == 1
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("again", ["accepted", "rejected"])
 @pytest.mark.parametrize(
     "fault",
@@ -260,6 +263,7 @@ def answer_errors(emulator, **fault) -> None:
     emulator.control("POST", "faults", method="GET", path="/errors$", times=99, **fault)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("report", ["at_once", "accepted_first", "redirect"])
 @pytest.mark.parametrize("form", ["named_columns", "no_names", "utf-16"])
 def test_list_of_errors_is_counted_and_written_as_it_is(emulator, store, tmp_path, monkeypatch, report, form):
@@ -296,6 +300,7 @@ def test_redirect_to_a_sign_in_page_is_no_list_of_errors(emulator, store):
     assert (result["status"], result["errors"]) == ("completed", None)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     "fault",
     [

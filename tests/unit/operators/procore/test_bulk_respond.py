@@ -184,6 +184,7 @@ def test_row_whose_instance_is_of_another_item_is_not_sent(emulator):
 # --- bad input ---
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("parameters", "named"),
     [

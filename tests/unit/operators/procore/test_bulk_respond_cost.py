@@ -79,6 +79,7 @@ def test_approved_plan_is_applied_without_listing(emulator, clock, store):
     assert requests_of(emulator, before) == {"me": 1, "show": 1, "bulk history": 4, "respond": 60}
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     "flags",
     [

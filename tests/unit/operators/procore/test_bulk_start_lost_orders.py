@@ -38,6 +38,7 @@ def completed(result: dict) -> dict[str, str]:
     return {row["item_id"]: row["instance_id"] for row in result["completed"]}
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("idempotency", ["ignored", "honoured"])
 @pytest.mark.parametrize("ended", [(), ("700002",), ("700002", "700003")])
 def test_kill_after_an_order_starts_no_item_twice(emulator, store, idempotency, ended):
@@ -89,6 +90,7 @@ def test_server_error_without_effect_leaves_a_retry_that_orders(emulator, store)
     assert started(emulator) == ["11"]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("status", [200, 201, 202])
 @pytest.mark.parametrize("body", [{}, {"data": {}}, {"data": {"operation_id": None}}, []])
 def test_order_without_an_operation_is_reconciled_by_its_instances(emulator, store, status, body):
@@ -222,6 +224,7 @@ def test_rejected_order_has_its_reason_without_a_store(emulator):
     assert sorted(completed(result)) == ["11", "12"]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("status", ["422", "400", "413"])
 @pytest.mark.parametrize("limit", [1, 2, 3, 100])
 def test_order_of_more_items_than_procore_takes_goes_in_smaller_ones(emulator, store, limit, status):

@@ -229,6 +229,7 @@ def test_any_storage_serves_for_all_paths(history):
 # --- bad input ---
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("parameter", "value"),
     [

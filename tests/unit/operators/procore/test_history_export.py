@@ -152,6 +152,7 @@ def test_an_export_of_nothing_still_writes_every_table(emulator, folder, file_fo
             assert lines(result, table) == []
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("flags", "routes"),
     [

@@ -226,6 +226,7 @@ def test_a_response_without_an_instance_is_reconciled_by_reading(emulator, store
     assert started(emulator) == [NEW]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("status", "error"),
     [(400, InvalidRequest), (403, PermissionDenied), (404, NotFound), (422, InvalidRequest), (500, ServerError)],
@@ -824,6 +825,7 @@ def test_addition_with_an_unknown_outcome_is_not_retried(emulator, store):
     assert len(writes(emulator)) == 1
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("status", "error"), [(403, PermissionDenied), (404, NotFound), (422, InvalidRequest), (500, ServerError)]
 )
@@ -862,6 +864,7 @@ def test_add_assignees_names_a_bad_parameter_before_sending(emulator, store, par
 # --- what all of them share ---
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("build", [terminate, restart, refresh, add])
 @pytest.mark.parametrize(
     ("parameters", "named"),
@@ -1127,6 +1130,7 @@ def test_started_instance_is_reported_though_it_cannot_be_read(emulator, store):
     assert (result["instance_id"], result["step"], result["adopted"]) == (NEW, "Budget Check", False)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("odd", ODD_ANSWERS)
 @pytest.mark.parametrize("acts", [True, False])
 @pytest.mark.parametrize(("build", "action"), [(terminate, "terminate"), (restart, "restart"), (add, "add_assignees")])
@@ -1175,6 +1179,7 @@ def test_instance_with_an_empty_end_is_terminated(emulator, store, monkeypatch):
     assert len(effects(emulator, "terminate")) == 1
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("status", [403, 404, 500])
 @pytest.mark.parametrize(
     ("build", "path"),

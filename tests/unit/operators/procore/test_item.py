@@ -44,6 +44,7 @@ def test_item_parameters_come_from_default_args_and_are_templated(cls):
     assert {"instance_id", *ITEM} <= {*cls.template_fields}
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("cls", ON_ONE_INSTANCE)
 @pytest.mark.parametrize(
     ("parameters", "named"),

@@ -54,6 +54,7 @@ def break_preset(emulator, preset_id: str, method: str = "GET", **fault) -> None
     emulator.control("POST", "faults", method=method, path=path, times=99, **fault)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("on_rejected", ["fail", "skip"])
 @pytest.mark.parametrize(("fault", "is_made"), BROKEN_WRITES.values(), ids=BROKEN_WRITES)
 def test_broken_write_stops_no_other_and_a_retry_repairs_it(emulator, store, presets, on_rejected, fault, is_made):
@@ -75,6 +76,7 @@ def test_broken_write_stops_no_other_and_a_retry_repairs_it(emulator, store, pre
     assert sorted(writes(emulator)) == presets
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("number", [0, 1], ids=["first read", "second read"])
 @pytest.mark.parametrize(
     "fault",

@@ -633,6 +633,7 @@ def test_undocumented_status_without_a_record_is_unknown(emulator, store):
         respond(confirm_timeout=0).execute({"task_state_store": store})
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     "hiding", [{"hidden_events": "response_steps"}, {"history_step_id": "step"}, {"history": "absent"}]
 )
@@ -742,6 +743,7 @@ def test_empty_end_is_no_end(emulator, store, monkeypatch):
     assert respond().execute({"task_state_store": store})["confirmed"] is True
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("policy", ["fail", "skip", "succeed"])
 @pytest.mark.parametrize(
     ("how", "flags"),

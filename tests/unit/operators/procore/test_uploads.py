@@ -235,6 +235,7 @@ def test_token_is_equal_over_retries_and_differs_for_other_files(emulator, store
     assert len({first, changed, without}) == 3
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("compares", BEHAVIOUR_FLAGS["idempotency_other_body"].values)
 @pytest.mark.parametrize("idempotency", BEHAVIOUR_FLAGS["idempotency"].values)
 @pytest.mark.parametrize("has_store", [True, False], ids=["with a store", "without a store"])
@@ -361,6 +362,7 @@ def test_upload_of_another_user_or_place_is_not_attached(emulator, store, plan, 
     assert len(stored(emulator)) == 2
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("fault", [{"reset": "before"}, {"reset": "after"}, {"status": 503}])
 @pytest.mark.parametrize("path", ["/uploads$", "/_storage/", "/uploads/[^/]+$"])
 def test_a_fault_while_a_file_is_stored_is_passed_over(emulator, store, plan, path, fault):
@@ -372,6 +374,7 @@ def test_a_fault_while_a_file_is_stored_is_passed_over(emulator, store, plan, pa
     assert responses(emulator) == [("90001", "Approve")]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("status", "error"), [(403, PermissionDenied), (422, InvalidRequest), (500, ServerError)])
 @pytest.mark.parametrize("path", ["/uploads$", "/_storage/", "/uploads/[^/]+$"])
 def test_rejected_file_leaves_the_step_without_a_response(emulator, store, plan, path, status, error):

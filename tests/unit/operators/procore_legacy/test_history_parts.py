@@ -207,6 +207,7 @@ def test_named_instance_is_read_until_it_has_ended(emulator, archive):
     assert (result["complete"], result["resumed"], result["expected"]) == (True, 1, 1)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("side", ["unchanged", "draft", "terminated", "not_found"])
 @pytest.mark.parametrize("has_workflow", [True, False])
 def test_upgrade_takes_nothing_away_from_what_is_stored(emulator, archive, side, has_workflow):

@@ -267,6 +267,7 @@ def test_moment_without_activities_is_read_again(emulator, store):
     assert state_of(emulator) == "Pending Approval"
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("bound", [True, False])
 @pytest.mark.parametrize("on_state_moved", ["fail", "skip", "succeed"])
 def test_instance_without_activities_is_not_taken_for_ended(emulator, store, bound, on_state_moved):
@@ -320,6 +321,7 @@ def test_colleagues_row_counts_after_the_gap_only(emulator, store):
 # --- after an unknown outcome ---
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("status", [403, 404, 500])
 @pytest.mark.parametrize("unreadable", [HISTORIES, SHOW])
 def test_after_a_lost_response_only_found_or_unknown_comes_out(emulator, store, status, unreadable):
@@ -337,6 +339,7 @@ def test_after_a_lost_response_only_found_or_unknown_comes_out(emulator, store, 
     assert posts(emulator) == 1
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("response", [{"status": 500}, {"status": 200, "json": {"errors": "no"}}, {"status": 204}])
 @pytest.mark.parametrize("after", [True, False])
 def test_undocumented_response_is_resolved_by_reading(emulator, store, response, after):

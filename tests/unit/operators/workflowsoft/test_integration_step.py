@@ -241,6 +241,7 @@ TIDIED = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("way", TIDIED)
 def test_normalized_value_is_reported_or_accepted(emulator, ready_id, writes, way, caplog):
     label, value, shown = TIDIED[way]
@@ -851,6 +852,7 @@ def lose(emulator, dies, operator, store, lost: str, moment: str) -> None:
         operator.execute({"task_state_store": store})
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("evidence", EVIDENCE)
 @pytest.mark.parametrize("policy", ["fail", "retry", "assume_done"])
 @pytest.mark.parametrize("lost", ["response", "worker"])
@@ -867,6 +869,7 @@ def test_completion_with_evidence_is_reconciled_by_it(emulator, row, store, dies
     assert [done["times"] for done in effects(emulator, "complete")] == [1]
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("evidence", [*EVIDENCE, "readable"])
 @pytest.mark.parametrize("policy", ["fail", "retry", "assume_done"])
 @pytest.mark.parametrize("lost", ["response", "worker"])

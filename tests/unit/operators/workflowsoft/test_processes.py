@@ -90,6 +90,7 @@ def fault(emulator, **kind) -> None:
 # --- processes ---
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("diagram", ["Event planning", "1", 1, " Event planning "])
 @pytest.mark.parametrize("user", ["sam@example.com", "SAM@Example.com", "12", 12, " 12 "])
 def test_a_process_is_started_by_title_or_id_for_an_address_or_id(emulator, store, diagram, user):
@@ -138,6 +139,7 @@ def test_a_doubt_about_a_process_names_its_correlation(emulator, store):
         run(start(correlation_field="Venue"), store)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("parameters", "named"),
     [
@@ -301,6 +303,7 @@ def test_death_before_storing_the_result_creates_no_second_one(
     assert len(created(emulator, action)) == 1
 
 
+@pytest.mark.sample(3)
 @BOTH
 @pytest.mark.parametrize(
     "unclear",
@@ -338,6 +341,7 @@ def test_a_500_shows_the_servers_words_and_fails_for_good(emulator, store, build
     assert len(writes(emulator)) == 1
 
 
+@pytest.mark.sample(3)
 @BOTH
 @pytest.mark.parametrize(
     ("refusal", "error"),

@@ -1,0 +1,40 @@
+"""A pytest plugin that keeps ``make test`` short: costly tests run some of their cases, and long ones begin first."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marker
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    _sample(items)
+    items.sort(key=_turn)
+
+
+def _sample(items: list[pytest.Item]) -> None:
+    """Mark all but n cases of each test with the marker ``sample(n)`` slow."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sample") and not item.get_closest_marker("slow"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for test, of_test in cases.items():
+        (number,) = of_test[0].get_closest_marker("sample").args  # type: ignore[union-attr]
+        # The same in every run and process; drawn, because every third case can have the same first parameter.
+        drawn = random.Random(test).sample(of_test, min(number, len(of_test)))
+        for item in of_test:
+            if item not in drawn:
+                item.add_marker("slow")
+
+
+def _turn(item: pytest.Item) -> int:
+    """
+    Return 0 for a real Airflow, 1 for DAGs in this process, 2 for the rest.
+
+    The first waits most of its time, while others work. What runs a DAG prepares Airflow's API once in each process, so
+    that few processes should do it.
+    """
+    if item.get_closest_marker("e2e"):
+        return 0
+    return 1 if "airflow_db" in getattr(item, "fixturenames", ()) else 2
