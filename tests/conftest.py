@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -13,6 +14,8 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+gc.disable()  # until the tests run: importing and collecting them keeps almost everything that it makes
 
 pytest_plugins = ["tests.support.processor_time", "tests.support.short_run"]
 

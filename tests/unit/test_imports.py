@@ -112,19 +112,14 @@ def all_imported(module: str) -> set[str]:
     return found
 
 
-@functools.cache
-def measured(most_seconds: float) -> dict[str, list[tuple[float, float, set[str], float]]]:
-    """
-    Return seconds, megabytes and new packages of each module, and the machine's speed then.
-
-    :param most_seconds: A module that takes more is measured again, up to ten times.
-    """
+def measured(modules: list[str]) -> dict[str, list[tuple[float, float, set[str], float]]]:
+    """Return seconds, megabytes, new packages of each module and the machine's speed, of up to ten measures."""
     airflow_modules = sorted(
         {name for module in PARSED for name in all_imported(module) if name.startswith("airflow.")}
     )
     done = subprocess.run(
         [sys.executable, "-c", MEASURE],
-        input=json.dumps([PARSED, airflow_modules, most_seconds, REFERENCE, MOST_MEGABYTES]),
+        input=json.dumps([modules, airflow_modules, MOST_SECONDS, REFERENCE, MOST_MEGABYTES]),
         # Without compiled bytecode the measure would be of the compiler.
         env={name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
         capture_output=True,
@@ -141,26 +136,27 @@ def measured(most_seconds: float) -> dict[str, list[tuple[float, float, set[str]
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc, which this system lacks")
 @pytest.mark.skipif(AIRFLOW < (3, 3), reason="older Airflows load more of themselves with ours")
 def test_import_loads_nothing_heavy_and_little_memory():
-    every = measured(most_seconds=1e9)
-    heavy = {module: set().union(*(added for _, _, added, _ in found)) & HEAVY for module, found in every.items()}
-    megabytes = {module: min(megabytes for _, megabytes, _, _ in found) for module, found in every.items()}
+    every = " ".join(PARSED)
+    found = measured([TOGETHER, every])
 
-    assert set(every) == set(PARSED)
-    assert {module: packages for module, packages in heavy.items() if packages} == {}
-    assert {module: most for module, most in megabytes.items() if most > MOST_MEGABYTES} == {}
+    assert {package for _, _, added, _ in found[every] for package in added} & HEAVY == set()
+    assert min(megabytes for _, megabytes, _, _ in found[TOGETHER]) <= MOST_MEGABYTES
 
 
 @pytest.mark.slow  # beside other tests the processor's caches are too busy for milliseconds
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc, which this system lacks")
 @pytest.mark.skipif(AIRFLOW < (3, 3), reason="older Airflows load more of themselves with ours")
 def test_import_costs_a_dag_file_next_to_nothing():
+    every = measured(PARSED)
     # Each measure beside the machine's speed at the same moment, because the speed changes.
     costs = {
         module: min(seconds / max(1.0, speed / REFERENCE) for seconds, _, _, speed in found)
-        for module, found in measured(MOST_SECONDS).items()
+        for module, found in every.items()
     }
+    megabytes = {module: min(megabytes for _, megabytes, _, _ in found) for module, found in every.items()}
 
     assert {module: cost for module, cost in costs.items() if cost > MOST_SECONDS} == {}
+    assert {module: most for module, most in megabytes.items() if most > MOST_MEGABYTES} == {}
 
 
 # What a room may import beside itself and the exceptions.

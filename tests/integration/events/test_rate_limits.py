@@ -22,7 +22,7 @@ TOOL = "purchase_order_contract"
     ("kind", "bulk", "many"),
     [
         (ProcoreResponseRequestedTrigger, "present", 40),
-        (ProcoreInstanceChangedTrigger, "present", 400),
+        (ProcoreInstanceChangedTrigger, "present", 200),
         (ProcoreInstanceChangedTrigger, "absent", 40),
     ],
 )

@@ -673,7 +673,7 @@ print(json.dumps([result["instances"], peak() - before]))
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc, which this system lacks")
 # Fewer than a tenth, because the process that is measured imports Airflow first.
-@pytest.mark.parametrize("many", [500, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("many", [200, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_many_instances_take_little_memory_and_few_calls(emulator, folder, many):
     if many == 10_000:
         emulator.control("POST", "reset", seed="large")
