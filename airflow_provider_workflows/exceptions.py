@@ -61,7 +61,7 @@ class DryRun(Exception):
     """
     Raised instead of sending a call that changes something, in a task or over a connection that is a dry run.
 
-    It is no :class:`WorkflowsError`, because a handler that resolves a lost response must not take it for one.
+    It is not a :class:`WorkflowsError`, because a handler that resolves a lost response must not take it for one.
 
     :param method: HTTP method of the call.
     :param path: Path of the call.

@@ -28,5 +28,5 @@ def traces_actions() -> bool:
 
 
 def approvals_page_reads() -> bool:
-    """Return whether the Approvals page may read the products, over the connections of the API server."""
+    """Return whether the Approvals page may read Procore, over the connections of the API server."""
     return bool(conf.getboolean("workflows", "approvals_page_reads", fallback=False))

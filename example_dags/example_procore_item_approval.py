@@ -19,7 +19,7 @@ TOOL = "purchase_order_contract"
 STUCK_AFTER = timedelta(days=7)
 
 
-def tell_the_buyer(context):
+def report_stuck_item(context):
     print(f"To the buyer: {context['stuck_item']['reason']}")
 
 
@@ -37,8 +37,8 @@ def example_procore_item_approval():
         task_id="wait_for_the_approval",
         tool_type=TOOL,
         item_id="{{ params.item_id }}",
-        legacy_until={"PO Approved"},  # after a denial the order is in "Start" again, so the wait goes on
-        on_stuck=tell_the_buyer,  # or "fail", the default, or "skip"
+        legacy_until={"PO Approved"},  # after a denial the order is in "Start" again, so the wait continues
+        on_stuck=report_stuck_item,  # or "fail", the default, or "skip"
         stuck_after=STUCK_AFTER,
         timeout=90 * 24 * 3600,
     )

@@ -96,13 +96,13 @@ def example_procore_respond_and_follow():
     @task(retries=2)
     def write_row(response: dict, followed: dict, params: dict) -> str:
         """Write a row, over the one of the same response if there is one; a real DAG would MERGE into a table."""
-        visit = followed["occurrence"] or {}
-        decision = visit.get("decision") or {}
+        occurrence = followed["occurrence"] or {}
+        decision = occurrence.get("decision") or {}
         row = {
             "step_occurrence_id": response["step_occurrence_id"],  # the key
             "item_id": response["item_id"],
             "option": response["option"],
-            "next_step": visit.get("step"),
+            "next_step": occurrence.get("step"),
             "decided": decision.get("option"),
             "item_status": followed["item_status"],
         }

@@ -3,7 +3,7 @@ Handle an integration step of a Workflowsoft process.
 
 A process diagram "Event planning" has an integration step "Check event". When processes reach it, the DAG receives
 their new integration instances. For each of them it reads the typed fields, decides new values, writes them, and
-completes the step, so that the process goes on. Each of these is a mapped task; `example_workflowsoft_enrich` does
+completes the step, so that the process continues. Each of these is a mapped task; `example_workflowsoft_enrich` does
 them in one function.
 """
 

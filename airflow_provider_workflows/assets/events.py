@@ -48,7 +48,7 @@ def asset_options(*, group: Any, extra: Any, access_control: Any) -> dict[str, A
     """
     Check the optional arguments of an asset, and return those that are given.
 
-    :raises ConfigurationError: an argument is wrong, or this Airflow does not have it.
+    :raises ConfigurationError: an argument is wrong, or this Airflow version does not have it.
     """
     if group is not None and not isinstance(group, str):
         raise ConfigurationError(f"group must be text, the name of a group of assets; got {group!r}.")
@@ -63,7 +63,7 @@ def watched_asset(name: str, scheme: str, conn_id: str, trigger: BaseEventTrigge
     Build an asset with a watcher.
 
     :param options: What :func:`asset_options` returned.
-    :raises ConfigurationError: this Airflow cannot watch assets.
+    :raises ConfigurationError: this Airflow version cannot watch assets.
     """
     from airflow.sdk import Asset, AssetWatcher
 
@@ -86,7 +86,7 @@ def named_errors(function: str, name: Any) -> Iterator[None]:
 
 
 def check_can_watch() -> None:
-    """Check that this Airflow can watch assets."""
+    """Check that this Airflow version can watch assets."""
     if not CAN_WATCH_ASSETS:
         raise ConfigurationError("Watching an asset needs Airflow 3.0.1 or newer; upgrade Airflow.")
 

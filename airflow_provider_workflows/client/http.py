@@ -135,7 +135,7 @@ class RestClient:
         return datetime.fromtimestamp(self._clock() + self._ahead, timezone.utc)
 
     def use_whole_rate_limit(self) -> None:
-        """Keep within the server's rate limit, and wait for it up to an hour: for a task with hundreds of calls."""
+        """Stay within the server's rate limit, and wait for it up to an hour: for a task with hundreds of calls."""
         if isinstance(self._observer, Pace):
             return
         self._observer = Pace(self._steady, self._sleep)

@@ -1,4 +1,4 @@
-"""Keeps the requests of one client within the server's limit of ten seconds; imports nothing that takes time."""
+"""The pace of one client's requests, within the server's limit of ten seconds; imports nothing that takes time."""
 
 from __future__ import annotations
 

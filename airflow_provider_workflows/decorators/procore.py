@@ -35,12 +35,12 @@ INSTANCE = "instance"
 @dataclass(frozen=True)
 class Respond:
     """
-    The decision to answer the step.
+    The decision to respond to the step.
 
     :param option: Label of the response option, in any case, or its id; a label wins over an id.
     :param comment: A note about the response.
     :param files: Paths or URLs of files to upload and attach, one or several, on the worker or in any object storage
-        that Airflow knows. A retry may run on another worker: what it must find there belongs into an object storage.
+        that Airflow knows. A retry may run on another worker: what it must find there belongs in an object storage.
     :param attachments: Ids of what is in Procore already, by kind, such as ``{"file_version_ids": ["1"]}``.
     :param option_type: Type of the option, such as ``approve``; instead of ``option``.
     """

@@ -56,7 +56,7 @@ class Check:
 
 
 class Fault(Exception):
-    """Raised when a check finds a problem that keeps the connection from working; carries the fix."""
+    """Raised when a check finds a problem that prevents the connection from working; contains the fix."""
 
     status = FAILED
 
@@ -89,7 +89,7 @@ class Step:
 
 
 class OneAttempt(RetryPolicy):
-    """Make a single attempt and keep the cause of its error: an unknown host name, a proxy, a certificate."""
+    """Make a single attempt and store the cause of its error: an unknown host name, a proxy, a certificate."""
 
     def run(
         self, attempt: Callable[[], Result], *, sleep: Callable[[float], None], clock: Callable[[], float]

@@ -50,7 +50,7 @@ class Place:
     :param preset: The default preset: ``{id, template}``.
     :param instances: ``{instance_id, object_id, state, since}``, the longest in its state first.
     :param pending_with: How many instances each name has to act on; an instance can have several.
-    :param unassigned: How many instances show no open activity, so it is unknown whose turn it is.
+    :param unassigned: How many instances show no open activity, so its pending assignees are unknown.
     """
 
     project_id: str | None

@@ -1,5 +1,5 @@
 """
-Read the current state of waits from Procore, because a viewer of the Approvals page asked for it.
+Read the current state of waits from Procore, because a viewer of the Approvals page requested it.
 
 The triggers of the waits are built from their rows, and read through the scopes that their polls in the triggerer use,
 so that a bulk history serves fifty waits. Workflowsoft is never read, because reading an integration step consumes its

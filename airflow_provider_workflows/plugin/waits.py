@@ -204,7 +204,7 @@ def read_wait(session: Session, key: Key, *, now: datetime) -> WaitRow | None:
 
 
 def is_overdue(wait: OpenWait, now: datetime) -> bool:
-    """Return whether the product reports a step as overdue, or its due date has passed."""
+    """Return whether the API reports a step as overdue, or its due date has passed."""
     ends = None if wait.due is None else _end_of_due(wait.due)
     return wait.is_overdue or (ends is not None and ends <= now.timestamp())
 
@@ -327,7 +327,7 @@ def _completed(wait: OpenWait, arguments: Mapping[str, Any]) -> OpenWait:
 
 
 def product_of(classpath: str) -> str:
-    """Return the product of a trigger by the module of its class; "" if it wakes the task up only."""
+    """Return the product of a trigger by the module of its class; "" if it only resumes the task at a time."""
     module = classpath.removeprefix(OUR_TRIGGERS)
     return next((name for name in ("procore_legacy", "procore", "workflowsoft") if module.startswith(name)), "")
 

@@ -1,4 +1,4 @@
-"""The database of a report: DuckDB reads the histories in bounded memory, and keeps the rest in a temporary file."""
+"""The database of a report: DuckDB reads the histories in bounded memory, and stores the rest in a temporary file."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ GROUP BY api, person_key
 """,
 }
 
-# DuckDB keeps no order of its own.
+# DuckDB returns rows in no order of its own.
 NAMES = {"step_summary": "template, step", "template_summary": "template", "person_summary": "person"}
 IN_ORDER = {
     name: f"SELECT * FROM {name} ORDER BY total_seconds DESC, api, {names}, count" for name, names in NAMES.items()

@@ -62,7 +62,7 @@ def local_day(text: str | None, time_zone: str) -> str:
 
 
 def printable(name: object) -> str:
-    """Return a name from a product as one line of limited length, without control characters."""
+    """Return a name from Procore as one line of limited length, without control characters."""
     if name is None or not str(name).strip():
         return NO_VALUE
     text = "".join(" " if _is_unprintable(letter) else letter for letter in str(name))

@@ -1,4 +1,4 @@
-"""Writes a cycle-time report to an object storage: its page and its tables."""
+"""Write a cycle-time report to an object storage: its page and its tables."""
 
 from __future__ import annotations
 

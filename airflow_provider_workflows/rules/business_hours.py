@@ -99,7 +99,7 @@ class BusinessHours:
         """
         Return the same time of day some working days later, in seconds since 1970.
 
-        A start on any other day counts as the beginning of the next working day.
+        A start on any other day counts as the start of the next working day.
         """
         local = datetime.fromtimestamp(start, self.zone)
         day, clock = local.date(), local.time()

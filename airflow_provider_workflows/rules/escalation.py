@@ -75,7 +75,7 @@ def business_days(
     """
     Return a duration in working days: until the same time of day, so many working days later.
 
-    A start at another time counts as the beginning of the next working day. Needs the extra ``report``.
+    A start at another time counts as the start of the next working day. Needs the extra ``report``.
 
     :param days: Number of working days, at least 1.
     :param country: Country of the public holidays, such as ``DE``, or with its subdivision ``DE-BY``; default: no
@@ -429,7 +429,7 @@ def _time_after(start: float, duration: Any) -> float:
     return start + float(duration)
 
 
-@lru_cache(MAX_TIMES)  # thousands of waits ask at every poll
+@lru_cache(MAX_TIMES)  # called for thousands of waits at every poll
 def _business_time_after(start: float, duration: BusinessTime) -> float:
     return duration.after(start)
 

@@ -9,7 +9,7 @@ from types import NoneType
 from typing import Any
 
 OPEN_WAIT = "open_wait"  # key in the task state store, and of the XCom that a trigger stores
-# Names come from the products, so they are bounded where they are stored.
+# Names come from Procore and Workflowsoft, so they are bounded where they are stored.
 MAX_TEXT_LENGTH = 200
 MAX_ERROR_LENGTH = 500
 MAX_URL_LENGTH = 1000
@@ -28,12 +28,12 @@ class OpenWait:
     :param item_id: The item that the workflow approves.
     :param tool_type: Tool of the item.
     :param project_id: Project of the item.
-    :param item_url: Link to the item in the product.
+    :param item_url: Link to the item in Procore or Workflowsoft.
     :param step: Name of the pending step.
     :param assignees: Logins, names or ids of the pending assignees.
     :param since: Start of the step occurrence, as ISO-8601 time.
     :param due: Due date of the step, as ISO-8601 time or day.
-    :param is_overdue: Whether the product reports the step as overdue.
+    :param is_overdue: Whether the API reports the step as overdue.
     :param escalation_level: Highest level of ``on_overdue`` that was reached at this step occurrence.
     :param last_error: Error of a poll, if none has succeeded since, or of a level of ``on_overdue`` at this step.
     :param polled_at: Time of the poll after which the description was stored, as ISO-8601 time in UTC.

@@ -29,7 +29,7 @@ from airflow_provider_workflows.rules.text_table import aligned
 
 Json = Mapping[str, Any]
 
-# What a plan does with a row, and what becomes of it.
+# What a plan does with a row, and what happens to it.
 SEND, SKIP = "send", "skip"
 SENT, ALREADY_RECORDED, SKIPPED, FAILED, UNKNOWN = "sent", "already_recorded", "skipped", "failed", "unknown"
 STATUSES = (SENT, ALREADY_RECORDED, SKIPPED, FAILED, UNKNOWN)
@@ -315,7 +315,7 @@ def mark_duplicates(rows: Sequence[dict[str, Any]]) -> None:
         numbers = ", ".join(str(row["row"]) for row in same)
         are_equal = len({(row["option_id"] or row["response"], row["comment"]) for row in same}) == 1
         for row in same[1 if are_equal else 0 :] if len(same) > 1 else ():
-            what = "the first one is sent" if are_equal else "they ask for different responses, so none is sent"
+            what = "the first one is sent" if are_equal else "they request different responses, so none is sent"
             row.update(action=SKIP, skipped=DUPLICATE, reason=f"rows {numbers} are of instance {instance_id}; {what}")
 
 

@@ -192,7 +192,7 @@ def legacy_outcome(
 
     :param instance: The result of :func:`.procore_legacy.describe_instance`.
     :param stage: ``complete`` or ``elsewhere``.
-    :param item: The item as it was asked for: ``{item_id, tool_type, project_id}``.
+    :param item: The item as it was requested: ``{item_id, tool_type, project_id}``.
     """
     shown = {
         "instance_id": instance["instance_id"],

@@ -18,7 +18,7 @@ ERROR_MEMBERS = ("error", "errors", "errormessage", "exceptionmessage", "excepti
 # The server's messages are not documented, so only unambiguous ones count.
 _SUBJECT = r"(the |this )?(integration )?(task|instance|step)( #?\d[\w-]*)?"
 _OVER = r"(been )?(completed|closed|finished|done)"
-# A text, which `re` compiles once when it is first used: that is dearer than the rest of the module's import.
+# A text, which `re` compiles once when it is first used: that costs more than the rest of the module's import.
 ALREADY_COMPLETED = (
     rf"{_SUBJECT} (is|was|has) (already )?{_OVER}( already)?|({_SUBJECT} )?(is |was |has )?already {_OVER}"
 )

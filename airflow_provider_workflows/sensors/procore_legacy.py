@@ -51,7 +51,7 @@ class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
     instance was terminated, or has listed no activity for ten minutes; for a shorter time it may be between two states.
     Running instances can look like this, or be gone (404), once Procore has moved the tool to Workflows v2; the error
     names that. The state "Draft" without activities is not taken for one that you named, except by its id.
-    ``ProcoreItemSensor`` waits on in v2.
+    ``ProcoreItemSensor`` continues in v2.
 
     In ``mode="reschedule"`` before Airflow 3.3, where a task cannot store state, only a termination fails the wait.
 

@@ -189,8 +189,8 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
     def _warn_of_losses(self) -> None:
         if self._store is None:
             self.log.warning(
-                "This Airflow has no task state store (3.3+), so polls are not recorded: if the worker dies after a "
-                "poll, the received instances are lost without a report. Use Airflow 3.3 or newer."
+                "This Airflow version has no task state store (3.3+), so polls are not recorded: if the worker dies "
+                "after a poll, the received instances are lost without a report. Use Airflow 3.3 or newer."
             )
         elif not self.retries:
             self.log.warning(
@@ -303,6 +303,6 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         if number > MAX_INSTANCES:
             raise ConfigurationError(
                 f"max_instances must be at most {MAX_INSTANCES}; got {number}. The sensor stores received instances in "
-                "Airflow's task state store, which holds 64 KB. Let several runs take them."
+                "Airflow's task state store, which accepts 64 KB. Let several runs take them."
             )
         return number

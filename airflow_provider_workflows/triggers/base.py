@@ -1,7 +1,8 @@
 """
 The base class of all wait triggers.
 
-It joins a shared poll, keeps the deadline, and turns the outcome of a poll into the event that resumes the task.
+It joins a shared poll, ends the wait at its deadline, and turns the outcome of a poll
+into the event that resumes the task.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class OpenWaitXCom:
     """
     Store the description of a wait as an XCom whenever it has changed (Airflow 3.3+).
 
-    The wait goes on meanwhile, and after an error.
+    The wait continues meanwhile, and after an error.
 
     :param trigger: The trigger that waits.
     """

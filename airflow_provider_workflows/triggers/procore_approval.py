@@ -99,7 +99,7 @@ class ProcoreApprovalWaitTrigger(ProcoreInstanceWaitTrigger):
         while True:
             try:
                 response = await read_response(self.ti_id)
-            except Exception as error:  # any error of Airflow: the wait for Procore goes on meanwhile
+            except Exception as error:  # any error of Airflow: the wait for Procore continues meanwhile
                 if not is_logged:
                     is_logged = True
                     self.log.warning(

@@ -43,7 +43,7 @@ async def read_response(ti_id: str) -> dict[str, Any] | None:
     """
     Return the response to a task's request, in the form of Airflow's own event, or None; await it in a triggerer.
 
-    Airflow does not answer this question on a worker.
+    Airflow does not serve this request on a worker.
 
     :param ti_id: Id of the task instance.
     :return: ``{chosen_options, params_input, responded_at, responded_by_user}``, JSON primitives.

@@ -1,4 +1,4 @@
-"""Send the requests of a contract check, count and pace them, keep them to reading, and record every response."""
+"""Send the requests of a contract check, count and pace them, reject all but reads, and record every response."""
 
 from __future__ import annotations
 

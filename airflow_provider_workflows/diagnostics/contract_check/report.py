@@ -22,7 +22,7 @@ from airflow_provider_workflows.diagnostics.open_questions import PRODUCTS
 from airflow_provider_workflows.diagnostics.texts import counted, printable
 
 HEADINGS = {
-    UNEXPECTED: "Unexpected: this package may not read it rightly",
+    UNEXPECTED: "Unexpected: this package may misread it",
     SEEN: "Seen",
     NOT_SEEN: "Not seen: the tenant shows no evidence",
     CANNOT_BE_READ: "Cannot be found by reading",

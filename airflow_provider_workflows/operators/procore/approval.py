@@ -255,7 +255,7 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
 
     def _check_shown(self, context: Context, request: Mapping[str, Any] | None, described: Mapping[str, Any]) -> None:
         """Require that Airflow does not show another request of this task, which nothing can replace."""
-        if request is not None:  # a retry waits on with the text of the first try
+        if request is not None:  # a retry still waits with the text of the first try
             shown, is_same = request, request["step_occurrence_id"] == described["step_occurrence_id"]
         else:
             shown = Pin(lasting_state_store(context), SHOWN_REQUEST, None).value or described
@@ -265,7 +265,7 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
         raise ConfigurationError(
             f"Airflow keeps the request of an earlier try or run of this task, about step occurrence "
             f"{shown['step_occurrence_id']}, and shows it instead of one about step occurrence "
-            f"{described['step_occurrence_id']} with its options, fields and users of now. People would decide about "
+            f"{described['step_occurrence_id']} with its current options, fields and users. People would decide about "
             "something else. Start a new DAG run instead of clearing the task, or respond in Procore."
         )
 
@@ -427,7 +427,7 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
 
     def give_up(self, words: str, error: WorkflowsError | None = None) -> NoReturn:
         raise WorkflowsError(
-            f"The wait failed, and the step still waits in Procore. A retry waits on with the same request. {words}"
+            f"The wait failed, and the step still waits in Procore. A retry waits with the same request. {words}"
         ) from error
 
     def time_out(self, last_poll: str) -> NoReturn:

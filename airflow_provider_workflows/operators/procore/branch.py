@@ -104,7 +104,7 @@ class ProcoreBranchOnOutcomeOperator(BaseBranchOperator):
             )
         task_ids = [self._whole_id(task_id) for task_id in as_list(chosen)]
         self.log.info(
-            "The outcome of instance %s is %s%s%s: going on with %s.",
+            "The outcome of instance %s is %s%s%s: continuing with %s.",
             self.outcome.get("instance_id"),
             " / ".join(map(repr, names)),
             "" if decision is None else f", {describe_decision(decision)}",

@@ -1,5 +1,5 @@
 """
-Reads where many instances stand, and what they have recorded, with as few requests as Procore allows.
+Read where many instances stand, and what they have recorded, with as few requests as Procore allows.
 
 An instance is read alone with one request, so a thousand of them would take as many requests as the responses do. The
 list of instances has 100 in a page, and the bulk history 50 in a request. Not everything about the history is

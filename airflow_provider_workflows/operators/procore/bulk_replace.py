@@ -51,7 +51,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
     Returns ``{request_id, status, errors, errors_path}``. ``errors`` is the number of failures in Procore's error list,
     or None if the list was not read, because the task does not wait or because reading failed (the log has a warning).
     The wait ends with a status that Procore documents: ``completed``, ``active``, ``expired`` (of a temporary
-    replacement), or ``upcoming`` while ``first_day`` is in the future; with an unknown status it goes on.
+    replacement), or ``upcoming`` while ``first_day`` is in the future; with an unknown status it continues.
 
     Reference: https://developers.procore.com/reference/rest/workflows-bulk-replace-requests
 

@@ -54,8 +54,8 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
     approve the plan in between.
 
     Each response belongs to the step occurrence of the plan and is sent once. The operator stores the plan and the
-    outcome of each row in Airflow's task state store (3.3+), so that a retry goes on where the try before it ended. A
-    failed row concerns only itself; the task fails at its end. The operator keeps within Procore's rate limit, and
+    outcome of each row in Airflow's task state store (3.3+), so that a retry continues where the try before it ended. A
+    failed row concerns only itself; the task fails at its end. The operator stays within Procore's rate limit, and
     waits for it for up to an hour.
 
     With ``plan`` it returns ``{mode, plan_hash, company_id, user_id, to_send, skipped, totals, csv_path, options,
@@ -324,7 +324,7 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
         chosen = {row["row"]: _chosen(row, plan["options"][row["options"]]) for row in to_send}
         waiting = self._still_waiting(to_send, journal)
         failures = 0
-        for row in Progress("responses worked on", len(to_send)).of(to_send):
+        for row in Progress("responses processed", len(to_send)).of(to_send):
             if self._stopped_by is not None:
                 row.update(status=bulk_rules.FAILED, reason="not tried, because the rows before it failed")
                 self._is_retryable = True

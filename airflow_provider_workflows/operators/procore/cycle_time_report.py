@@ -19,7 +19,7 @@ class ProcoreCycleTimeReportOperator(WorkflowsOperator):
     Write a page and tables about the waiting times in exported histories of Workflows v2 and Legacy Workflows.
 
     The operator reads what ``ProcoreHistoryToObjectStorageOperator`` and
-    ``ProcoreLegacyHistoryToObjectStorageOperator`` wrote, and calls no product. It needs the extra ``report``. A new
+    ``ProcoreLegacyHistoryToObjectStorageOperator`` wrote, and calls no API. It needs the extra ``report``. A new
     run replaces the files of an earlier one.
 
     Returns ``{page, tables, as_of, instances, ended, open, terminated, step_rows, open_steps, overridden, malformed,

@@ -1,4 +1,4 @@
-"""Reads histories of Procore workflows for the operators: many items in one call, each failure recorded separately."""
+"""Read histories of Procore workflows for the operators: many items in one call, each failure recorded separately."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ class HistoryReader:
     def _check_failure(self, failure: ApiError, items: int) -> None:
         self.report.check_server(failure)
         if items > 1:
-            self._report("%s A call with %s items failed; going on with %s.", failure, items, items // 2)
+            self._report("%s A call with %s items failed; continuing with %s.", failure, items, items // 2)
 
     def _alone(self, place: ToolInProject, item_id: str, instances: Iterable[Json], fault: ApiError) -> list[Any]:
         """Read each history of an item that failed in bulk separately: perhaps only one of them cannot be read."""

@@ -309,7 +309,7 @@ class ProcoreRefreshInstanceOperator(ProcoreInstanceOperator):
         except NOTHING_DONE:
             raise
         except WorkflowsError as lost:
-            # Whether it is still blocked is then known, and the caller can go on.
+            # Whether it is still blocked is then known, and the caller can continue.
             missing = f"the history of instance {instance_id}, which shows whether it is still blocked, cannot be read"
             history = resolve_unknown_outcome(
                 lost, partial(self._history, instance_id), self.confirm_timeout, missing=missing

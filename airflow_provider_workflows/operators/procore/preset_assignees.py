@@ -93,7 +93,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator, WritingOperator):
     necessary, and reads it again. It changes only role groups, and leaves a group without members only with
     ``allow_empty``. A change sends every group as read right before it. If a preset does not show the change after
     ``confirm_timeout``, another user has edited it: the task fails with the difference and does not overwrite it. If
-    one preset cannot be read or changed, the task goes on with the others and fails at its end, with a table. A retry
+    one preset cannot be read or changed, the task continues with the others and fails at its end, with a table. A retry
     makes only the missing changes.
 
     Returns ``{mode, changed, unchanged, rejected, presets: [{preset_id, project_id, template, valid, status, reason,

@@ -164,7 +164,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
         except WorkflowsError as unreadable:
             if known is None:
                 raise
-            self.log.warning("%s The task goes on with the known fields of instance %s.", unreadable, instance_id)
+            self.log.warning("%s The task continues with the known fields of instance %s.", unreadable, instance_id)
             return known
 
     def finish(self, context: Context, response: Mapping[str, Any]) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
     role. A cleared task performs the activity again if that is possible. If not, the result is the row that this DAG
     run created before.
 
-    One activity may not change the state, because other roles must act, too. With ``wait_for_state_change`` the
+    One activity may not change the state, because other roles still have to act. With ``wait_for_state_change`` the
     task then waits, and neither its resumption nor a retry performs the activity again. To wait for anything but the
     next state, use ``ProcoreLegacyInstanceSensor`` instead.
 
@@ -264,7 +264,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
                 f"address; got {self.performed_by!r}."
             )
         if not all(file_id.isdecimal() for file_id in self._stored_files()):
-            raise ConfigurationError(f"prostore_file_ids must hold ids, numbers; got {self.prostore_file_ids!r}.")
+            raise ConfigurationError(f"prostore_file_ids must be ids, numbers; got {self.prostore_file_ids!r}.")
         self._comment()
         check_choice("on_state_moved", self.on_state_moved, ON_STEP_MOVED)
         self.check_wait()
@@ -282,7 +282,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise ConfigurationError("comments holds half of a character, which cannot be sent.") from None
+            raise ConfigurationError("comments contains half of a character, which cannot be sent.") from None
         return text
 
     def _stored_files(self) -> list[str]:
@@ -610,7 +610,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         where = f"{self.object_type} {self.object_id}" if self.instance_id is None else f"instance {self.instance_id}"
         raise AirflowFailException(
             f"WaitFailed: activity {self._name} of {where} was performed, but the state "
-            f"did not change within {timedelta(seconds=self.wait_timeout)}: perhaps other roles must act, too. "
+            f"did not change within {timedelta(seconds=self.wait_timeout)}: perhaps other roles still have to act. "
             f"It is not performed again. To wait longer, use ProcoreLegacyInstanceSensor, or a longer wait_timeout. "
             f"{last_poll}"
         )

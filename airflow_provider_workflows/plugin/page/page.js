@@ -1,6 +1,6 @@
 "use strict";
 
-// Names come from the products: they become text nodes only, and links lead only to http and https.
+// Names come from Procore and Workflowsoft: they become text nodes only, and links lead only to http and https.
 
 const REFRESH_MS = 5_000; // or four times the duration of the last request, if that is longer
 const HIDDEN_REFRESH_MS = 60_000;

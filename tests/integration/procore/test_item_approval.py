@@ -43,7 +43,7 @@ def test_example_waits_on_in_v2_after_the_switch(emulator, monkeypatch, deferrab
 
     thread = threading.Thread(target=people, daemon=True)
     thread.start()
-    notifiers = {"tell_the_buyer": lambda context: is_notified.set(), "STUCK_AFTER": 1.0}
+    notifiers = {"report_stuck_item": lambda context: is_notified.set(), "STUCK_AFTER": 1.0}
     found = run(DAG, constants=notifiers)
     thread.join(60)
 

@@ -147,7 +147,7 @@ def test_a_timeout_in_the_triggerer_fails_the_task(emulator, store):
     trigger = deferred(accept(), {"task_state_store": store}).trigger
     trigger.deadline = "2020-01-01T00:00:00+00:00"
 
-    with pytest.raises(AirflowFailException, match="perhaps other roles must act"):
+    with pytest.raises(AirflowFailException, match="perhaps other roles still have to act"):
         accept().execute_complete({}, first_event(trigger))
     assert len(performed(emulator)) == 1
 

@@ -41,7 +41,7 @@ LEGACY = {"instance_id": "9", "state": "Pending Signature", "status": "Out For S
 
 
 def choose(outcome: Any, branches: dict[str, Any], default: Any = None) -> Any:
-    """Return what the operator goes on with, in a DAG that has all these tasks."""
+    """Return what the operator continues with, in a DAG that has all these tasks."""
     with DAG("any", schedule=None) as dag:
         operator = ProcoreBranchOnOutcomeOperator(task_id="branch", outcome=outcome, branches=branches, default=default)
     for name in ("a", "b", "c", "other"):
@@ -146,7 +146,7 @@ def test_unclear_outcome_is_not_retried():
 
 def test_log_names_the_decision_and_what_is_skipped(capsys):
     choose(COMPLETE, {"Approved": "a"})
-    (chosen,) = (line for line in capsys.readouterr().out.splitlines() if "going on with a" in line)
+    (chosen,) = (line for line in capsys.readouterr().out.splitlines() if "continuing with a" in line)
     choose(COMPLETE, {"Rejected": "a"}, default=[])
     (skipped,) = (line for line in capsys.readouterr().out.splitlines() if "skipped" in line)
 
