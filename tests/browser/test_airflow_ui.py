@@ -148,7 +148,7 @@ def test_the_log_of_a_wait_shows_step_assignee_and_next_poll(running, page, shot
 # A click on the emulator's page
 
 
-def test_a_click_lets_a_waiting_dag_go_on(running, page):
+def test_a_click_lets_a_waiting_dag_continue(running, page):
     airflow, emulator = running.airflow, running.emulator
     instance_id = emulator.control("POST", "procore/instances", tool_type="purchase_order_contract", item_id="5002")[
         "id"

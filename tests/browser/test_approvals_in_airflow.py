@@ -56,7 +56,7 @@ def test_navigation_leads_to_all_open_waits(running, open_run, page, shot):
     shot(page, "approvals-page")
 
 
-def test_airflows_address_keeps_the_filters(running, open_run, page):
+def test_airflows_address_contains_the_filters(running, open_run, page):
     frame = approvals(running, page)
     frame.get_by_role("combobox", name="Product").select_option("Workflowsoft")
     expect(rows(frame)).to_have_count(2)

@@ -192,7 +192,7 @@ def test_a_watcher_and_an_unknown_wait_say_what_is_known(server):
     assert server.wrong == []
 
 
-def test_names_of_products_are_text_and_links_lead_to_the_web_only(server):
+def test_names_become_text_and_links_lead_to_the_web_only(server):
     names = dict.fromkeys(["step", "workflow", "item_id", "subject", "last_error", "note", "label", "dag_id"], MARKUP)
     server.rows = [wait(**names, map_index=1, assignees=[MARKUP], item_url="javascript:window.hit=1")]
     server.answer = {"dags": [MARKUP], "people": [{"name": MARKUP, "count": 1, "overdue": 0}]}
@@ -204,7 +204,7 @@ def test_names_of_products_are_text_and_links_lead_to_the_web_only(server):
     assert [inner.evaluate("window.hit") for inner in server.page.frames] == [None, None]
 
 
-def test_filters_are_sent_and_a_reload_keeps_them(server):
+def test_filters_are_sent_and_survive_a_reload(server):
     frame = server.open()
     frame.get_by_role("combobox", name="Person").select_option("dana@example.com (2)")
     frame.get_by_role("combobox", name="DAG").select_option("orders")
@@ -330,7 +330,7 @@ def test_the_page_refreshes_by_itself_and_less_often_when_hidden(server):
         server.page.clock.run_for(11_000)
 
 
-def test_an_outage_is_said_and_the_last_rows_stay(server):
+def test_an_outage_is_shown_and_the_last_rows_stay(server):
     frame = server.open()
     expect(frame.locator("tbody tr")).to_be_visible()
     server.status, server.answer = 503, {"detail": "The database is away."}

@@ -32,7 +32,7 @@ def tab_to(page: Page, wanted: Locator) -> None:
     raise AssertionError(f"{MAX_TABS} tabs do not lead there")
 
 
-def test_the_keyboard_alone_approves_and_keeps_its_focus(emulator, at_the_page):
+def test_the_keyboard_alone_approves_without_losing_focus(emulator, at_the_page):
     page = at_the_page
     tab_to(page, button(page, "Approve 700001 as Airflow Integration"))
     page.keyboard.press("Enter")
@@ -192,7 +192,7 @@ def test_a_phone_shows_everything_without_scrolling_sideways(emulator, at_the_pa
     assert controls.evaluate_all(smallest) >= 24
 
 
-def test_phone_keeps_the_buttons_of_the_clock_in_place(emulator, at_the_page):
+def test_phone_shows_the_buttons_of_the_clock_in_place(emulator, at_the_page):
     page = at_the_page
     page.set_viewport_size({"width": 360, "height": 740})
     day = page.get_by_role("button", name="+1 d")

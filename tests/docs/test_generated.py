@@ -33,7 +33,7 @@ def test_every_page_is_in_the_navigation_once():
     assert sorted(listed) == sorted(pages - {"index"})
 
 
-def test_chart_shows_the_results_that_are_kept():
+def test_chart_shows_the_stored_results():
     results = json.loads((ROOT / report.RESULTS).read_text())
 
     assert (ROOT / report.CHART).read_text() == report.chart(results)

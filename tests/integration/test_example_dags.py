@@ -70,7 +70,7 @@ def test_examples_parse_without_connection_network_or_files(parsed):
 
 
 @pytest.mark.parametrize("example", NEEDS)
-def test_example_for_a_newer_airflow_is_no_import_error(example):
+def test_example_for_a_newer_airflow_is_not_an_import_error(example):
     module = runpy.run_path(str(FOLDER / f"{example}.py"))
 
     assert (module["LoopDecision"] is None) is (NEEDS[example] > AIRFLOW)

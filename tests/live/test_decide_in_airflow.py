@@ -122,7 +122,7 @@ def test_each_step_gets_one_response_and_its_task_says_whose(finished, task_id, 
     assert finished.responses[finished.instances[task_id]] == [(via, "90001", option)]
 
 
-def test_open_steps_stand_in_required_actions(finished):
+def test_open_steps_are_in_required_actions(finished):
     assert {"airflow", "procore"} <= finished.listed
     assert finished.request["options"] == ["Approve", "Return", "Reject"]
     assert r"1\,200 EUR" in finished.request["body"]

@@ -22,7 +22,7 @@ def test_each_action_is_pinned_by_the_commit_of_a_release(file):
     assert [line for line in uses if not PINNED.fullmatch(line)] == []
 
 
-def test_each_job_says_what_it_may_do_and_keeps_no_credentials(file):
+def test_each_job_has_permissions_and_stores_no_credentials(file):
     workflow = yaml.safe_load(file.read_text())
 
     assert workflow["permissions"] == {}

@@ -91,7 +91,7 @@ def test_a_rate_limit_is_waited_for_until_the_stated_time(seconds, expected):
     assert f"rate-limited until {retry_at:%H:%M}" in decision.reason
 
 
-def test_an_older_airflow_is_reported_at_once_what_it_lacks(monkeypatch):
+def test_an_older_airflow_is_rejected_with_the_version(monkeypatch):
     monkeypatch.setattr(retries, "RetryPolicy", object)
     monkeypatch.setattr(retries, "airflow_version", "3.2.2")
 

@@ -77,7 +77,7 @@ def stats_module(name: str, **members) -> ModuleType:
 
 
 @pytest.mark.parametrize(("where", "layout"), [("new", "functions"), ("new", "Stats"), ("old", "Stats")])
-def test_a_statistic_is_counted_wherever_airflow_keeps_them(monkeypatch, where, layout):
+def test_a_statistic_is_counted_in_every_airflow_version(monkeypatch, where, layout):
     counted: list[object] = []
     functions = {
         "incr": lambda name, count, *, tags: counted.append((name, count, tags)),
@@ -185,7 +185,7 @@ def test_clear_forgets_when_the_number_of_tries_comes_back(store):
     assert task.at(3, max_tries=3, clears=2, retries=1).get("created") is None
 
 
-def test_retry_remembers_though_another_task_of_the_run_was_cleared(store):
+def test_clear_of_another_task_leaves_the_store_of_a_retry(store):
     task = Try(store)
     task.at(1, max_tries=3).set("created", {"id": "7"})
 
@@ -194,7 +194,7 @@ def test_retry_remembers_though_another_task_of_the_run_was_cleared(store):
     assert task.at(1, max_tries=3, clears=9).get("created") == {"id": "7"}  # resumed after a deferral
 
 
-def test_task_that_may_have_been_cleared_unseen_remembers_and_says_so(store, caplog):
+def test_possible_clear_is_logged_and_the_store_stays(store, caplog):
     task = Try(store)
     task.at(1, max_tries=3).set("created", {"id": "7"})
 
@@ -273,7 +273,7 @@ def test_xcom_of_a_trigger_is_sent_without_blocking_the_loop(monkeypatch):
 
 
 @pytest.mark.usefixtures("airflow_connections")
-def test_decision_in_airflow_is_refused_where_a_click_resumes_nothing(emulator, store, monkeypatch):
+def test_approval_needs_an_airflow_that_resumes_on_a_click(emulator, store, monkeypatch):
     monkeypatch.setattr(version_compat, "RESPONSES_RESUME_DEFERRED", False)
     operator = ProcoreApprovalOperator(task_id="decide", instance_id="700001")
 

@@ -479,7 +479,7 @@ def test_parameters_in_another_order_are_the_same_watcher(trigger):
     assert changed().store_key != requested().store_key
 
 
-def test_restart_with_another_order_of_projects_loses_and_repeats_nothing(run, emulator):
+def test_order_of_projects_does_not_affect_a_restart(run, emulator):
     ending = start(emulator, "1002")
 
     async def polled(triggerer):

@@ -292,7 +292,7 @@ def test_end_while_no_triggerer_runs_is_emitted(run, emulator):
     assert rows[second]["change"] == "changed"
 
 
-def test_redelivered_start_event_keeps_its_id(run, emulator):
+def test_redelivered_start_event_has_the_same_id(run, emulator):
     async def baseline(triggerer):
         triggerer.watch(changed())
         await triggerer.polls(2)
@@ -378,7 +378,7 @@ def test_instance_that_ends_during_a_poll_is_emitted_as_ended_once():
     assert stored_instances(seen) == {}
 
 
-def test_redelivered_end_event_keeps_its_id():
+def test_redelivered_end_event_has_the_same_id():
     watcher = changed()
     seen, _ = watcher.news({}, found(LISTED, {INSTANCE: HERE}, {}), is_first=True)
     _, first = watcher.news(seen, found({}, {}, {INSTANCE: OVER}), is_first=False)
@@ -644,7 +644,7 @@ def test_restart_during_an_outage_redelivers_nothing(run, emulator):
     assert run(scenario).events() == []
 
 
-def test_request_left_out_once_by_a_shifting_list_is_not_redelivered():
+def test_request_missing_once_in_a_list_is_not_redelivered():
     def found(*ids):
         return Requested("1", "9", [HERE_IS], {f"response_requested:{one}:1:9": (HERE_IS, {}) for one in ids})
 

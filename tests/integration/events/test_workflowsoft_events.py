@@ -447,7 +447,7 @@ def test_a_lost_response_is_reported_with_the_next_event(run, emulator, connect,
 @pytest.mark.parametrize(
     "fault", [{"status": 429, "headers": {"Retry-After": "1"}}, {"status": 401}, {"status": 403}], ids=str
 )
-def test_a_poll_that_was_rejected_is_no_loss(run, emulator, connect, fault):
+def test_a_rejected_poll_is_not_a_loss(run, emulator, connect, fault):
     connect(CONSUMED)
     first = start(emulator)
     emulator.control("POST", "faults", path="new-integrations", times=2, **fault)
@@ -469,7 +469,7 @@ def test_readable_part_of_a_malformed_response_is_emitted(run, emulator, connect
     assert len(triggerer.payloads[0][1]["possibly_lost"]) == 1
 
 
-def test_each_asset_gets_every_instance_and_keeps_its_own_journal(run, emulator, connect, stores):
+def test_each_asset_gets_every_instance_and_has_its_own_journal(run, emulator, connect, stores):
     connect(CONSUMED)
     ids = [start(emulator) for _ in range(2)]
 

@@ -28,7 +28,7 @@ def test_example_waits_in_legacy(emulator, monkeypatch, deferrable):
 
 
 @EITHER_MODE
-def test_example_waits_on_in_v2_after_the_switch(emulator, monkeypatch, deferrable):
+def test_example_continues_in_v2_after_the_switch(emulator, monkeypatch, deferrable):
     monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", deferrable)
     submit(emulator)
     is_notified = threading.Event()

@@ -80,7 +80,7 @@ pins()
 """
 
 
-def test_pins_of_two_rounds_do_not_collide(emulator, monkeypatch, tmp_path):
+def test_pins_of_two_iterations_do_not_collide(emulator, monkeypatch, tmp_path):
     from airflow.models.task_state_store import TaskStateStoreModel
     from airflow.utils.session import create_session
 

@@ -97,7 +97,7 @@ def test_every_run_succeeds(result):
     assert result["runs"] == {dag: {"success"} for dag in DAGS}
 
 
-def test_no_request_is_lost_and_none_is_responded_to_twice(result):
+def test_no_request_is_lost_and_none_gets_two_responses(result):
     asked = {"700001", *result["orders"]}
 
     assert {row["instance_id"] for row in result["requests"]} == asked

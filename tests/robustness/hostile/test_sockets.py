@@ -81,7 +81,7 @@ def test_broken_socket_is_a_typed_error_and_sends_once(call, connect):
     assert problems == {}
 
 
-def test_late_response_is_not_taken_for_the_next_one(connect):
+def test_late_response_is_not_read_as_the_next_one(connect):
     """A server says 103 first, and sends the answer proper when the next request is there."""
     began = []
 

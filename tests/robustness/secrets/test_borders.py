@@ -70,7 +70,7 @@ def test_no_id_reaches_another_route_or_changes_anything(airflow_connections, se
 
 
 @pytest.mark.parametrize("value", ["700001/history", "700001%2Fhistory", "x/../700001", "..%2f700001"])
-def test_emulator_keeps_an_encoded_slash_in_its_id(airflow_connections, value):
+def test_emulator_accepts_an_encoded_slash_in_an_id(airflow_connections, value):
     with pytest.raises(WorkflowsError, match="404"):
         ProcoreHook().get_instance(value)
 
@@ -214,7 +214,7 @@ def test_export_replaces_links_and_writes_through_none(tmp_path, monkeypatch):
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
-def test_emulator_listens_on_this_machine_unless_redelivered(capsys):
+def test_emulator_listens_on_this_machine_by_default(capsys):
     with Emulator() as emulator:
         assert emulator.url.startswith("http://127.0.0.1:")
     assert set(inspect.signature(Emulator).parameters) == {"seed"}

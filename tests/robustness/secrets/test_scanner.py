@@ -40,7 +40,7 @@ def test_a_secret_is_found_in_every_format(form):
     assert Scanner({"it": SECRET}).find(f"INFO - Sent {form} to nobody".encode()) == {"it"}
 
 
-def test_what_is_no_secret_is_not_found():
+def test_a_text_that_is_not_a_secret_is_not_found():
     assert Scanner({"it": SECRET}).find(b"INFO - 4e1f09a7 is no secret, and *** is none either") == set()
 
 

@@ -310,7 +310,7 @@ def can_be_sent(text: str) -> bool:
 
 
 @with_nasty_texts
-def test_path_keeps_any_id_in_its_segment(wire, text):
+def test_any_id_stays_one_segment_of_the_path(wire, text):
     try:
         filled = build_path("/rest/{}/items/{}", text, "7")
     except ConfigurationError:
@@ -327,7 +327,7 @@ def test_path_keeps_any_id_in_its_segment(wire, text):
 
 
 @with_nasty_texts
-def test_query_keeps_any_text_in_its_value(wire, text):
+def test_any_text_stays_one_value_of_the_query(wire, text):
     request = call_of(wire, params={"a": text, "b[]": [text, "2"], text: "c", "none": None})
 
     if request is None:
@@ -343,7 +343,7 @@ def test_query_keeps_any_text_in_its_value(wire, text):
 
 
 @with_nasty_texts
-def test_headers_and_body_keep_any_text_in_its_value(wire, text):
+def test_any_text_stays_one_value_of_header_or_body(wire, text):
     plain = {"Accept", "Accept-Encoding", "Connection", "Content-Length", "User-Agent"}
     with_header = call_of(wire, headers={"X-Text": text})
     with_json = call_of(wire, json={"a": text, "b": [text]})
@@ -388,7 +388,7 @@ def test_method_sends_only_documented_calls_with_any_text(wire, routes, hook, na
 
 
 @pytest.mark.parametrize("hook", [ProcoreHook, ProcoreLegacyHook])
-def test_company_that_is_no_number_is_rejected_unsent(wire, hook):
+def test_company_that_is_not_a_number_is_rejected_unsent(wire, hook):
     wire.requests.clear()
     for text in (*(text for text in NASTY if not text.isdigit()), "42/..", "٤٢", "42\n"):
         with pytest.raises(ConfigurationError, match=r"company_id|Procore-Company-Id"):

@@ -190,7 +190,7 @@ def test_a_second_rejection_is_believed(requests_mock):
     assert requests_mock.call_count == 2
 
 
-def test_a_ready_token_that_is_rejected_cannot_be_renewed(requests_mock):
+def test_a_rejected_static_token_cannot_be_renewed(requests_mock):
     requests_mock.get(BASE + "/x", status_code=401)
     client = RestClient(BASE, auth=TokenAuth(StaticToken("t"), BASE))
 
@@ -244,7 +244,7 @@ def test_a_second_sign_in_page_is_believed(requests_mock, idempotency, page):
         {"text": '{"message": "sign in"}'},
     ],
 )
-def test_after_a_change_no_other_page_is_taken_for_a_rejection(requests_mock, answer):
+def test_after_a_write_only_a_sign_in_page_is_a_rejection(requests_mock, answer):
     """It could be about what was made, and sending again would make another."""
     requests_mock.post(BASE + "/x", [answer])
     client = RestClient(BASE, auth=TokenAuth(Numbered(), BASE))
@@ -266,7 +266,7 @@ def test_a_static_token_that_is_rejected_says_what_to_do(requests_mock, answer):
 
 @pytest.mark.parametrize("skew", [-7200, 0, 7200])
 @pytest.mark.parametrize("knows", ["Date", "iat", "lifetime"])
-def test_a_wrong_clock_asks_for_no_more_tokens(requests_mock, skew, knows):
+def test_a_wrong_clock_requests_no_more_tokens(requests_mock, skew, knows):
     """A new JWT that seems to have ended, or to live for hours."""
     served_at = int(time.time())  # of which our clock, as the server sees it, is ahead
     issued = {"iat": served_at - skew} if knows == "iat" else {}
@@ -301,7 +301,7 @@ def test_a_clock_that_is_set_ends_no_token(monkeypatch):
 # --- where tokens come from ---
 
 
-def test_the_end_of_a_ready_token_is_read_where_it_is_a_jwt():
+def test_the_expiry_of_a_static_token_is_read_from_a_jwt():
     assert StaticToken(jwt(exp=5000)).fetch(0.0).expires_at == 5000
     assert [StaticToken(t).fetch(0.0).expires_at for t in ("plain", "a.b.c", jwt(sub="x"))] == [None] * 3
 
@@ -330,7 +330,7 @@ def test_rejected_credentials_say_what_to_check_and_no_secret(requests_mock, sta
     assert "s3cret" not in repr(failure.value)
 
 
-def test_a_login_server_that_is_away_is_no_rejection(requests_mock):
+def test_an_unreachable_login_server_is_not_a_rejection(requests_mock):
     requests_mock.post(LOGIN + "/oauth/token", exc=requests.exceptions.ConnectTimeout)
 
     with pytest.raises(ConnectionFailed):
@@ -350,7 +350,7 @@ def test_a_login_server_that_is_away_is_no_rejection(requests_mock):
         ('{"Value": "t-1"}', 3600),
     ],
 )
-def test_a_minted_token_is_read_in_every_format(requests_mock, body, lifetime):
+def test_a_requested_token_is_read_in_every_format(requests_mock, body, lifetime):
     requests_mock.get(MINT, text=body)
 
     token = ApiTokenSource(BASE, "admin", "pw").fetch(100.0)
@@ -390,7 +390,7 @@ def test_a_response_without_a_token_is_an_error(requests_mock, body):
         ("cookie", "Cookie", "pw"),
     ],
 )
-def test_the_administrator_signs_in_as_reported(requests_mock, login_auth, name, value):
+def test_the_administrator_signs_in_as_configured(requests_mock, login_auth, name, value):
     requests_mock.get(MINT, text='"t"')
 
     ApiTokenSource(BASE, "admin", "pw", scheme=login_auth).fetch(0.0)
@@ -407,7 +407,7 @@ def test_a_password_may_hold_any_character(requests_mock):
     assert base64.b64decode(sent.removeprefix("Basic ")) == "admin:p\u20ac".encode()
 
 
-def test_a_ready_token_may_end_with_the_line_break_of_its_file():
+def test_a_static_token_may_end_with_a_line_break():
     assert header(TokenAuth(StaticToken("t\n"), BASE)) == "Bearer t"
 
 

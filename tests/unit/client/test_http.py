@@ -100,7 +100,7 @@ def test_an_id_that_is_none_is_rejected(value):
         build_path("/a/{}", value)
 
 
-def test_queries_are_written_as_the_products_read_them(requests_mock):
+def test_queries_are_written_as_the_apis_read_them(requests_mock):
     requests_mock.get(BASE + "/x", json={})
 
     client_to().get("/x", params={"filters[a]": True, "none": None, "ids[]": ["1", "2"], "n": 7})
@@ -153,7 +153,7 @@ def test_servers_clock_is_known_from_its_last_response(requests_mock, sleeper, s
     assert client.server_time().timestamp() == 1200
 
 
-def test_an_empty_response_is_none(requests_mock):
+def test_an_empty_response_is_read_as_none(requests_mock):
     requests_mock.get(BASE + "/x", status_code=204)
 
     assert client_to().get("/x").json() is None
@@ -171,7 +171,7 @@ def test_any_call_is_repeated_when_nothing_was_sent(requests_mock, sleeper, idem
 
 
 @EVERY_CALL
-def test_any_call_is_repeated_after_429_not_before_the_stated_time(requests_mock, sleeper, idempotency):
+def test_any_call_is_repeated_after_429_at_the_stated_time(requests_mock, sleeper, idempotency):
     requests_mock.post(BASE + "/x", [{"status_code": 429, "headers": {"Retry-After": "30"}}, {"json": {}}])
 
     client_to(sleeper=sleeper).call("POST", "/x", idempotency=idempotency)
@@ -204,7 +204,7 @@ def test_503_to_an_unsafe_call_is_an_unknown_outcome(requests_mock):
         ("https://login.example.com/SignIn.aspx", AuthenticationError),
     ],
 )
-def test_redirect_after_a_write_is_a_rejection_only_to_a_login_page(requests_mock, location, error):
+def test_only_a_redirect_to_a_login_page_rejects_a_write(requests_mock, location, error):
     headers = {"Location": location, "Content-Type": "text/html"}
     requests_mock.post(BASE + "/x", status_code=302, headers=headers, text="<html></html>")
 
@@ -264,7 +264,7 @@ def test_a_clock_that_is_set_does_not_cut_a_wait_short(requests_mock, monkeypatc
     assert 4 < slept[0] < 7
 
 
-def test_a_rate_limit_shows_how_long_it_lasts_by_the_clock_of_the_server(requests_mock, sleeper):
+def test_a_rate_limit_lasts_by_the_servers_clock(requests_mock, sleeper):
     served_at = sleeper.now + 7200
     headers = {"X-Rate-Limit-Reset": str(int(served_at) + 9), "Date": formatdate(served_at, usegmt=True)}
     requests_mock.get(BASE + "/x", json={}, headers=headers)
@@ -293,7 +293,7 @@ def test_a_retry_after_may_be_a_date_or_nonsense(requests_mock, sleeper):
     assert sleeper.slept[1] < 3
 
 
-def test_a_wait_that_is_too_long_is_never_cut_short_but_given_back(requests_mock, sleeper):
+def test_a_stated_wait_that_is_too_long_is_not_shortened(requests_mock, sleeper):
     requests_mock.get(BASE + "/x", status_code=429, headers={"Retry-After": "3600"})
 
     with pytest.raises(RateLimited) as limited:
@@ -428,7 +428,7 @@ def test_a_file_is_whole_in_every_attempt(requests_mock):
 # --- the network as the connection describes it ---
 
 
-def test_the_proxies_of_the_connection_beat_those_of_the_environment(requests_mock, monkeypatch):
+def test_the_connections_proxies_override_the_environments(requests_mock, monkeypatch):
     monkeypatch.setenv("https_proxy", "http://environment:1")
     requests_mock.get(BASE + "/x", json={})
 
@@ -443,7 +443,7 @@ def test_a_ca_bundle_that_is_not_there_is_named():
 
 
 @pytest.mark.parametrize("value", ["s3cret\n", " s3cret", "s3cr\u20act"])
-def test_a_header_that_cannot_be_sent_is_named_and_its_value_is_not(requests_mock, value):
+def test_an_unsendable_header_is_named_without_its_value(requests_mock, value):
     for build in (
         lambda: client_to(headers={"Cookie": value}),
         lambda: client_to().get("/x", headers={"Cookie": value}),
@@ -492,7 +492,7 @@ def test_a_response_that_is_not_json_is_a_contract_error(requests_mock, body, sa
 
 
 @pytest.mark.parametrize("body", ['{"a": ' * 200 + "1" + "}" * 200, "[" * 200 + "]" * 200])
-def test_a_response_that_is_deeper_than_any_documented_one_is_an_error(requests_mock, body):
+def test_a_response_that_is_nested_too_deeply_is_an_error(requests_mock, body):
     requests_mock.get(BASE + "/x", text=body)
 
     with pytest.raises(UnexpectedResponse, match="too deep"):
@@ -500,7 +500,7 @@ def test_a_response_that_is_deeper_than_any_documented_one_is_an_error(requests_
 
 
 @pytest.mark.parametrize("page", ["<html>", " \n<!-- sign in -->", "\ufeff<html>"])
-def test_a_page_for_people_is_no_response_where_nothing_is_read_from_it(requests_mock, page):
+def test_an_html_page_is_not_a_response(requests_mock, page):
     requests_mock.get(BASE + "/x", text=page)
 
     for error in (UnexpectedResponse, OutcomeUnknown):
@@ -508,7 +508,7 @@ def test_a_page_for_people_is_no_response_where_nothing_is_read_from_it(requests
             client_to().get("/x").reject_page(error)
 
 
-def test_of_an_error_of_many_words_the_first_and_the_last_are_kept():
+def test_a_long_error_is_shortened_in_the_middle():
     error = NotFound("first" + "x" * 20_000)
 
     assert len(str(error)) < 10_100
@@ -581,7 +581,7 @@ def test_every_status_has_its_error(requests_mock, status, kind):
         ("null", ""),
     ],
 )
-def test_the_servers_own_words_are_found_in_every_format(requests_mock, body, words):
+def test_the_servers_message_is_found_in_every_format(requests_mock, body, words):
     requests_mock.get(BASE + "/x", status_code=400, text=body)
 
     with pytest.raises(InvalidRequest) as failure:
@@ -602,7 +602,7 @@ def test_the_fields_that_are_wrong_are_named(requests_mock, body):
     assert failure.value.fields == {"name": ["is missing"]}
 
 
-def test_a_message_is_not_taken_for_a_field(requests_mock):
+def test_a_message_is_not_read_as_a_field(requests_mock):
     requests_mock.get(BASE + "/x", status_code=400, json={"message": "no"})
 
     with pytest.raises(InvalidRequest) as failure:
@@ -632,14 +632,14 @@ def test_a_secret_that_the_server_echoes_is_not_in_the_error(requests_mock):
         (400, "bad pa%22ss%5Cword%2612"),
     ],
 )
-def test_nor_is_it_in_another_spelling(requests_mock, status, body):
+def test_secret_in_another_spelling_is_not_in_the_error(requests_mock, status, body):
     requests_mock.get(BASE + "/x", status_code=status, text=body)
 
     with pytest.raises(ApiError, match=r"bad \*\*\*"):
         client_to(secrets=('pa"ss\\word&12',)).get("/x").json()
 
 
-def test_a_secret_that_stands_in_ordinary_words_is_left_in_them(requests_mock):
+def test_a_secret_inside_ordinary_words_does_not_change_them(requests_mock):
     requests_mock.get(BASE + "/x", status_code=400, json={"message": "The task is already completed"})
 
     with pytest.raises(ApiError, match="The task is already completed"):
@@ -706,7 +706,7 @@ def test_pages_end_with_the_total_where_there_is_no_link(requests_mock):
 
 
 @pytest.mark.parametrize("total", [{}, {"Total": "3"}])
-def test_short_pages_are_not_taken_for_the_last_one(requests_mock, total):
+def test_short_pages_are_not_the_last_ones(requests_mock, total):
     headers = {"Per-Page": "2", **total}
     requests_mock.get(BASE + "/x?page=1", json=rows(1, 2), headers=headers)
     requests_mock.get(BASE + "/x?page=2", json=rows(3), headers=headers)
@@ -714,7 +714,7 @@ def test_short_pages_are_not_taken_for_the_last_one(requests_mock, total):
     assert listed(client_to(), "v1", per_page=2000) == [1, 2, 3]
 
 
-def test_a_full_page_without_any_sign_is_followed_by_a_question(requests_mock):
+def test_a_full_page_without_any_sign_is_followed_by_a_request(requests_mock):
     requests_mock.get(BASE + "/x?page=1", json=rows(1, 2))
     requests_mock.get(BASE + "/x?page=2", json=[])
 
@@ -749,7 +749,7 @@ def test_a_slash_in_a_base64_cursor_does_not_make_it_a_url(requests_mock):
     assert listed(client_to(), "v2") == [1, 2, 3]
 
 
-def test_v2_pages_are_requested_by_number_where_no_cursor_comes_back(requests_mock):
+def test_v2_pages_without_a_cursor_are_requested_by_number(requests_mock):
     requests_mock.get(BASE + "/x", json={"data": rows(1, 2)})
     requests_mock.get(BASE + "/x?page=2", json={"data": rows(3)})
 
@@ -802,7 +802,7 @@ def test_what_is_not_a_list_of_rows_is_an_error(requests_mock, body):
 
 
 @pytest.mark.parametrize("place", [{"href": "/x?cursor=c2"}, ["c2"], 1.5, True])
-def test_a_next_page_of_an_unexpected_format_is_not_taken_for_the_end(requests_mock, place):
+def test_an_unexpected_next_page_is_not_the_end(requests_mock, place):
     requests_mock.get(BASE + "/x", json={"data": rows(1), "next_cursor": place})
 
     with pytest.raises(UnexpectedResponse, match="names the next page in an unknown way"):
@@ -817,7 +817,7 @@ def test_a_cursor_beside_something_else_is_taken(requests_mock):
     assert requests_mock.last_request.qs["cursor"] == ["c2"]
 
 
-def test_a_page_that_is_no_number_is_given_back_as_it_came(requests_mock):
+def test_a_page_that_is_not_a_number_is_returned_unchanged(requests_mock):
     link = {"Link": f'<{BASE}/x?page=p2-q>; rel="next"'}
     requests_mock.get(BASE + "/x", [{"json": {"data": rows(1)}, "headers": link}, {"json": {"data": rows(2)}}])
 

@@ -156,7 +156,7 @@ def test_an_empty_page_with_a_next_one_is_not_the_end(requests_mock):
     assert [row["id"] for row in RestClient(BASE).pages("/x", per_page=2, style="v2")] == [1]
 
 
-def test_empty_pages_do_not_go_on_for_ever(requests_mock):
+def test_endless_empty_pages_end(requests_mock):
     answers = [{"json": {"data": [], "next_cursor": f"c{number}"}} for number in range(100)]
     requests_mock.get(BASE + "/x", answers)
 
@@ -244,7 +244,7 @@ def read_v1() -> list[int]:
     return [row["id"] for row in RestClient(BASE).pages("/x", per_page=2, style="v1")]
 
 
-def test_a_list_that_shrinks_while_it_is_read_is_whole_by_its_last_total(requests_mock):
+def test_a_list_that_shrinks_is_whole_by_its_last_total(requests_mock):
     requests_mock.get(BASE + "/x", numbered(([1, 2], 5), ([4, 5], 4)))
 
     assert read_v1() == [1, 2, 4, 5]
@@ -276,7 +276,7 @@ def test_a_list_that_stays_too_short_is_an_error(requests_mock, total):
     assert requests_mock.call_count == 4
 
 
-def test_of_a_list_that_is_not_read_to_its_end_nothing_is_read_again(requests_mock):
+def test_a_list_not_read_to_its_end_is_not_read_again(requests_mock):
     requests_mock.get(BASE + "/x", numbered(([1, 2], 9)))
 
     assert next(RestClient(BASE).pages("/x", per_page=2, style="v1")) == {"id": 1}
@@ -301,7 +301,7 @@ def test_pages_that_are_rejected_as_too_large_become_smaller(requests_mock, larg
     assert sizes[-1] == largest_page
 
 
-def test_a_rejection_that_is_not_about_the_size_is_reported_as_it_came(requests_mock):
+def test_a_rejection_for_another_reason_is_raised_unchanged(requests_mock):
     requests_mock.get(BASE + "/x", status_code=400, json={"message": "filters[tool_type] is missing"})
 
     with pytest.raises(InvalidRequest, match="tool_type"):
@@ -317,7 +317,7 @@ def served(requests_mock, rows):
 
 
 @pytest.mark.parametrize("odd", ODD, ids=repr)
-def test_row_that_is_no_object_is_yielded_empty_on_request(requests_mock, odd):
+def test_row_that_is_not_an_object_is_yielded_empty_on_request(requests_mock, odd):
     served(requests_mock, [{"id": 1}, odd, {"id": 2}])
 
     pages = RestClient(BASE).pages("/x", per_page=5, style="v2", keep_malformed_rows=True)
@@ -326,7 +326,7 @@ def test_row_that_is_no_object_is_yielded_empty_on_request(requests_mock, odd):
 
 
 @pytest.mark.parametrize("odd", ODD, ids=repr)
-def test_row_that_is_no_object_is_an_error_otherwise(requests_mock, odd):
+def test_row_that_is_not_an_object_is_an_error_by_default(requests_mock, odd):
     served(requests_mock, [{"id": 1}, odd])
 
     with pytest.raises(UnexpectedResponse):

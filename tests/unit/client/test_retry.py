@@ -58,7 +58,7 @@ def test_nothing_is_sent_before_the_stated_time_and_soon_after():
     assert all(10 <= pause <= 11 for pause in call.pauses)
 
 
-def test_who_was_rate_limited_more_often_comes_back_sooner():
+def test_call_that_was_rate_limited_more_often_retries_sooner():
     call = Call(*[10.0] * 20, None)
 
     call.run()
@@ -76,7 +76,7 @@ def test_it_does_not_wait_for_its_turn_for_ever():
     assert longest - 11 <= sum(call.pauses) <= longest
 
 
-def test_failures_count_beside_the_times_that_it_was_rate_limited():
+def test_failures_count_in_addition_to_rate_limits():
     no_answer = "no connection"
 
     Call(10.0, no_answer, 10.0, no_answer, 10.0, no_answer, 10.0, no_answer, None).run()

@@ -109,7 +109,7 @@ TOKEN_REJECTIONS = {
 
 @EVERY_CALL
 @pytest.mark.parametrize("refusal", TOKEN_REJECTIONS)
-def test_a_proxy_that_opens_no_tunnel_is_asked_again(listen, refusal, idempotency):
+def test_a_call_without_a_proxy_tunnel_is_retried(listen, refusal, idempotency):
     asked: list[bytes] = []
 
     def refuse(connection: socket.socket, received: bytes) -> None:
@@ -125,7 +125,7 @@ def test_a_proxy_that_opens_no_tunnel_is_asked_again(listen, refusal, idempotenc
     assert [one.split(b" ", 1)[0] for one in asked] == [b"CONNECT"] * 2
 
 
-def test_a_proxy_that_hangs_up_on_a_sent_call_is_an_unknown_outcome(listen):
+def test_call_dropped_by_a_proxy_is_an_unknown_outcome(listen):
     proxy = listen(lambda connection, _: connection.close())
     client = RestClient("http://api.example.com", retry=TWICE, proxies={"http": f"http://127.0.0.1:{proxy.port}"})
 
@@ -134,7 +134,7 @@ def test_a_proxy_that_hangs_up_on_a_sent_call_is_an_unknown_outcome(listen):
     assert proxy.connections == 1
 
 
-def test_an_error_that_is_being_handled_says_nothing_of_the_next_call(listen):
+def test_an_error_in_handling_does_not_affect_the_next_call(listen):
     """An operator can call again while it handles a call of which nothing was sent."""
     server = listen(lambda connection, _: connection.close())
     nobody = socket.create_server(("127.0.0.1", 0))

@@ -103,7 +103,7 @@ def dies(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, moment: str) -
 # --- one try ---
 
 
-def test_what_the_function_returns_is_responded_to_and_described(emulator, row, store, approves):
+def test_the_response_of_the_function_is_sent_and_described(emulator, row, store, approves):
     result = run(approves(), store, row)
 
     assert responses(emulator) == APPROVED
@@ -124,7 +124,7 @@ def test_what_the_function_returns_is_responded_to_and_described(emulator, row, 
     }
 
 
-def test_the_function_is_given_the_row_and_what_stands_now(emulator, row, store, approves):
+def test_the_function_gets_the_row_and_the_current_state(emulator, row, store, approves):
     run(approves(), store, {**row, "amount": "12.50", "options": "stale"})
 
     (instance,) = approves.seen
@@ -169,7 +169,7 @@ def test_response_takes_files_attachments_and_option_type_or_id(emulator, row, s
     assert [len(answer.get("attachments") or {}) for answer in sent] == [2, 0]
 
 
-def test_a_step_that_is_skipped_is_left_as_it_is(emulator, row, store):
+def test_a_skipped_step_is_not_changed(emulator, row, store):
     with pytest.raises(AirflowSkipException, match=f"Skipped instance {INSTANCE}. not ours"):
         run(Function(Skip("not ours"))(), store, row)
     assert responses(emulator) == []
@@ -240,7 +240,7 @@ def test_retry_sends_the_same_response_for_any_decision(emulator, row, store, ap
     assert responses(emulator) == APPROVED
 
 
-def test_a_retry_after_success_sends_nothing_and_returns_the_same(emulator, row, store, approves):
+def test_a_retry_after_success_sends_nothing(emulator, row, store, approves):
     first = run(approves(), store, row)
     again = run(approves(), store, row)
 
@@ -293,7 +293,7 @@ def test_moved_step_ends_the_task_without_calling_the_function(emulator, row, st
     assert (approves.seen, responses(emulator)) == ([], [])
 
 
-def test_a_step_that_moves_while_the_function_thinks_is_not_responded_to(emulator, row, store):
+def test_a_step_that_moves_during_the_function_gets_no_response(emulator, row, store):
     def slow(instance):
         emulator.control("POST", f"procore/instances/{INSTANCE}/terminate", login="pat@example.com")
         return Respond("Approve")
@@ -324,7 +324,7 @@ def test_step_of_another_user_binds_nothing(emulator, row, store, approves):
 
 
 @pytest.mark.parametrize("policy", ["fail", "skip", "succeed"])
-def test_between_two_steps_the_function_is_not_called_and_nothing_ends(emulator, store, approves, policy):
+def test_between_two_steps_the_function_is_not_called(emulator, store, approves, policy):
     emulator.control("PATCH", "flags", transition="in_between", transition_delay=3600)
     respond_as_user(emulator, "integration@example.com", "Approve")
     options = {"on_step_moved": policy, "confirm_timeout": 0}
@@ -369,7 +369,7 @@ def paused(built: Any, store: Any, event: Any = None) -> Any:
     return raised.value
 
 
-def test_waiting_function_is_called_again_without_holding_a_worker(emulator, row, store):
+def test_waiting_function_is_called_again_without_a_worker(emulator, row, store):
     function = Function(Wait("no quote yet"), Respond("Approve"))
     options = {"deferrable": True, "poke_interval": 120, "timeout": 3600}
 
@@ -491,14 +491,14 @@ def test_id_without_a_store_stays_with_its_occurrence(emulator, row):
     assert (len(function.seen), len(responses(emulator))) == (1, 2)
 
 
-def test_without_a_store_a_task_that_is_rescheduled_needs_the_occurrence(emulator, row):
+def test_without_a_store_a_rescheduled_task_needs_the_occurrence(emulator, row):
     built = operator(Function(Wait())(), INSTANCE, options={"deferrable": False, "retries": 0})
 
     with pytest.raises(ConfigurationError, match="Wait.. needs the step occurrence before Airflow 3.3"):
         built.execute(in_task(None))
 
 
-def test_only_the_function_says_what_is_responded_to(emulator, row, store):
+def test_only_the_function_decides_the_response(emulator, row, store):
     with pytest.raises(TypeError, match="takes no option comment, option"), DAG("any", schedule=None):
         procore_response(Function(Respond("Approve"))()).override(option="Reject", comment="no")(row)
     with DAG("any", schedule=None, default_args={"comment": "by default", "option": "Reject", "item_id": "7"}):
@@ -509,7 +509,7 @@ def test_only_the_function_says_what_is_responded_to(emulator, row, store):
     assert (result["option"], result["comment"], result["item_id"]) == ("Approve", None, "5001")
 
 
-def test_a_function_may_do_with_the_instance_what_it_likes(emulator, row, store):
+def test_a_function_may_change_its_instance(emulator, row, store):
     def decide(instance):
         instance.clear()
         return Respond("Approve")
@@ -523,7 +523,7 @@ def test_a_function_may_do_with_the_instance_what_it_likes(emulator, row, store)
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("by_name", [True, False])
 @pytest.mark.parametrize("kind", ["row", "id", "number"])
-def test_the_instance_is_given_by_position_or_name_as_an_id_or_a_row(emulator, row, store, approves, kind, by_name):
+def test_the_instance_is_an_id_or_a_row_by_position_or_name(emulator, row, store, approves, kind, by_name):
     given = {"row": row, "id": INSTANCE, "number": int(INSTANCE)}[kind]
     args, kwargs = ((), {"instance": given}) if by_name else ((given,), {})
 
@@ -547,7 +547,7 @@ def test_function_may_take_arguments_context_and_any_parameter(row, store):
 
 
 @pytest.mark.parametrize("empty", [None, "", " ", "None", [], {}, {"instance_id": None}])
-def test_an_instance_that_is_none_is_named_before_anything_is_sent(emulator, store, approves, empty):
+def test_an_instance_that_is_none_is_named_before_sending(emulator, store, approves, empty):
     with pytest.raises(ConfigurationError, match="instance must be a row of ProcoreResponseRequestedSensor"):
         run(approves(), store, empty)
     assert emulator.requests() == []
@@ -561,7 +561,7 @@ def test_option_given_by_function_or_row_is_rejected_at_parsing(option):
         procore_response(**{option: "x"})
 
 
-def test_without_a_store_an_id_alone_needs_a_task_without_retries(emulator, approves):
+def test_without_a_store_an_id_alone_needs_retries_0(emulator, approves):
     with pytest.raises(ConfigurationError, match="step_occurrence_id must be given when retries > 0"):
         run(approves(), None, INSTANCE)
 
@@ -577,7 +577,7 @@ def test_without_a_store_a_recorded_response_is_not_decided_again(emulator, row,
     assert (len(approves.seen), responses(emulator)) == (1, APPROVED)
 
 
-def test_works_with_and_without_parentheses_and_as_task_attribute():
+def test_decorator_works_with_and_without_parentheses():
     with DAG("any", schedule=None):
 
         @task.procore_response

@@ -168,7 +168,7 @@ def test_only_what_differs_is_sent(emulator, instance_id, store):
 
 
 @pytest.mark.parametrize("nothing", [None, {}])
-def test_a_function_that_returns_nothing_writes_nothing_and_completes(emulator, store, nothing):
+def test_function_without_a_result_completes_without_writing(emulator, store, nothing):
     started = emulator.control("POST", "workflowsoft/processes", diagram="Data issue")
 
     run(lambda fields: nothing, store, started["integration_instance_id"])
@@ -177,7 +177,7 @@ def test_a_function_that_returns_nothing_writes_nothing_and_completes(emulator, 
 
 
 @pytest.mark.parametrize("rubbish", ["text", 7, [("Venue", "x")], {"Venue"}, iter(())])
-def test_a_function_that_returns_something_else_is_reported_so(emulator, instance_id, store, rubbish):
+def test_wrong_return_type_of_a_function_is_reported(emulator, instance_id, store, rubbish):
     def decide(fields):
         return rubbish
 
@@ -221,7 +221,7 @@ def test_error_of_the_function_fails_the_task_and_is_retried(emulator, instance_
 # --- ways out ---
 
 
-def test_a_rejection_writes_its_fields_and_takes_its_way_out(emulator, instance_id, store):
+def test_a_rejection_writes_its_fields_and_takes_its_exit(emulator, instance_id, store):
     def reject(fields):
         raise RejectIntegration("too long", custom_action="Reject", fields={"Venue": "none: too long"})
 
@@ -245,7 +245,7 @@ def test_a_rejection_without_fields_writes_nothing(emulator, store):
 
 
 @pytest.mark.parametrize("way_out", ["", " ", None])
-def test_rejection_without_a_matching_action_is_named_before_writing(emulator, instance_id, store, way_out):
+def test_rejection_without_an_action_is_named_before_writing(emulator, instance_id, store, way_out):
     def reject(fields):
         raise RejectIntegration("no", custom_action=way_out, fields={"Venue": "x"})
 
@@ -272,7 +272,7 @@ def test_custom_action_of_the_task_is_used(emulator, instance_id, store, longer)
 # --- how it is called ---
 
 
-def test_the_instance_is_given_by_position_or_name_as_an_id_or_a_row(emulator, store):
+def test_the_instance_is_an_id_or_a_row_by_position_or_name(emulator, store):
     def decide(fields):
         return {"Venue": "Hall"}
 
@@ -289,7 +289,7 @@ def test_the_instance_is_given_by_position_or_name_as_an_id_or_a_row(emulator, s
     assert [done["times"] for done in effects(emulator, "complete")] == [1, 1, 1, 1]
 
 
-def test_the_function_may_take_the_id_other_arguments_and_the_context(emulator, instance_id, store):
+def test_the_function_accepts_id_arguments_and_context(emulator, instance_id, store):
     given = {}
 
     def all_of_it(fields, rate, integration_instance_id, run_id, *, note="none"):
@@ -369,7 +369,7 @@ def test_function_without_named_parameters_is_rejected_at_parsing(function, said
         workflowsoft_integration(function)
 
 
-def test_works_with_and_without_parentheses_and_as_task_attribute():
+def test_decorator_works_with_and_without_parentheses():
     with DAG("any", schedule=None):
 
         @task.workflowsoft_integration
@@ -389,7 +389,7 @@ def test_works_with_and_without_parentheses_and_as_task_attribute():
     assert named["workflowsoft_integration"] == function
 
 
-def test_the_ui_shows_the_function_and_the_link_leads_to_the_instance(emulator, instance_id, store, set_connection):
+def test_the_ui_shows_the_function_and_links_to_the_instance(emulator, instance_id, store, set_connection):
     connection = emulator.connection("workflowsoft")
     connection["extra"] |= {"item_url": "https://app.example/{integration_instance_id}"}
     set_connection("workflowsoft_default", connection)
@@ -406,7 +406,7 @@ def test_the_ui_shows_the_function_and_the_link_leads_to_the_instance(emulator, 
 
 
 @pytest.mark.parametrize("policy", ["fail", "retry", "assume_done"])
-def test_retries_without_a_store_are_rejected_before_anything_is_read(emulator, instance_id, longer, policy):
+def test_retries_without_a_store_are_rejected_before_reading(emulator, instance_id, longer, policy):
     before = len(emulator.requests())
     built = operator(longer.function(), instance_id, options={"on_unknown_completion": policy})
     built.retries = 1  # as of a mapped task, which an Airflow before 3.3 does not make 0
@@ -426,7 +426,7 @@ def test_changed_diagram_is_reported_before_the_function_is_called(emulator, ins
 
 
 @pytest.mark.parametrize("empty", [None, "", "None", [], {}])
-def test_an_instance_that_is_none_is_named_before_anything_is_sent(emulator, store, longer, empty):
+def test_an_instance_that_is_none_is_named_before_sending(emulator, store, longer, empty):
     with pytest.raises(ConfigurationError, match="integration_instance_id must be the id"):
         run(longer.function(), store, empty)
     assert emulator.requests() == []
@@ -479,7 +479,7 @@ def test_retry_after_a_kill_does_not_decide_again(
     assert_done_once(emulator)
 
 
-def test_a_retry_after_success_sends_nothing_and_returns_the_same(emulator, instance_id, store, longer):
+def test_a_retry_after_success_sends_nothing(emulator, instance_id, store, longer):
     first = run(longer.function(), store, instance_id)
     sent = len(writes(emulator))
 
@@ -698,7 +698,7 @@ def test_a_lost_completion_is_reconciled_by_what_can_be_read(emulator, instance_
 
 
 @pytest.mark.parametrize(("policy", "times"), [("fail", 1), ("assume_done", 1), ("retry", 2)])
-def test_a_completion_that_nothing_settles_follows_the_policy(
+def test_completion_with_an_unknown_outcome_follows_the_policy(
     emulator, instance_id, store, dies, longer, policy, times
 ):
     emulator.control("PATCH", "flags", ws_complete_again="no_op")
@@ -803,7 +803,7 @@ def sent_changes(emulator) -> list[tuple[str, str, Any]]:
     return [(r["method"], r["path"], r["body"]) for r in emulator.requests() if r["method"] != "GET"]
 
 
-def test_dry_run_returns_the_fields_and_the_completion_that_are_sent_later(emulator, instance_id, store, longer):
+def test_dry_run_returns_the_fields_and_the_completion(emulator, instance_id, store, longer):
     dry = operator(longer.function(), instance_id, options={"dry_run": True})
     result = dry.execute({"task_state_store": store, "run_id": "run-7"})
 

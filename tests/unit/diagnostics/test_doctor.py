@@ -45,7 +45,7 @@ def examine(emulator, set_connection):
     return examine_it
 
 
-def test_an_extra_that_is_no_object_is_a_failure_with_a_fix(set_connection):
+def test_an_extra_that_is_not_an_object_is_a_failure_with_a_fix(set_connection):
     set_connection("patient", {"conn_type": "procore", "extra": "[1]"})
 
     failed = only_failure({check.name: check for check in Diagnosis("patient").checks()})
@@ -83,7 +83,7 @@ def test_a_dry_run_is_shown_and_says_how_to_end_it(examine, conn_type):
         assert (checks["consume"].status, "dry run" in checks["consume"].detail) == ("warning", True)
 
 
-def test_a_dry_run_that_is_no_boolean_is_a_failure_that_names_it(examine):
+def test_a_dry_run_that_is_not_a_boolean_is_named_as_a_failure(examine):
     failed = only_failure(examine(extra={"dry_run": "perhaps"}))
 
     assert (failed.name, "dry_run" in failed.detail) == ("fields", True)
@@ -93,7 +93,7 @@ def test_a_dry_run_that_is_no_boolean_is_a_failure_that_names_it(examine):
 
 
 @pytest.mark.parametrize("conn_type", ["procore", "workflowsoft"])
-def test_a_good_connection_is_well_and_is_only_read(emulator, examine, conn_type):
+def test_a_good_connection_passes_and_is_only_read(emulator, examine, conn_type):
     emulator.control("POST", "workflowsoft/processes", diagram="Event planning", fields={})
     before = emulator.effects()
     emulator.control("PATCH", "flags", rate_headers="always", hourly_limit=3600)
@@ -117,13 +117,13 @@ def test_an_instance_that_waits_for_the_user_makes_it_an_assignee(examine):
     assert examine()["assignee"].detail == "active instances that wait for this user: 1"
 
 
-def test_so_does_a_preset_that_names_it(emulator, examine):
+def test_preset_that_names_the_user_makes_it_an_assignee(emulator, examine):
     emulator.control("POST", "procore/instances/700001/terminate")
 
     assert "preset 401 has it as an assignee" in examine()["assignee"].detail
 
 
-def test_whom_nothing_asks_is_reported_so(emulator, examine):
+def test_user_who_is_never_an_assignee_is_a_warning(emulator, examine):
     emulator.control("POST", "procore/instances/700001/terminate")
     fault(emulator, r"/workflows/presets/\d+$", json={"data": {"id": "401"}}, status=200)
 
@@ -206,7 +206,7 @@ def test_a_tool_that_is_off_is_named_and_the_others_are_read(emulator, examine):
     assert "Enable Workflows" in checks["instances"].fix
 
 
-def test_instances_that_may_not_be_read_of_any_tool_are_a_failure(emulator, examine):
+def test_instances_forbidden_for_all_tools_are_a_failure(emulator, examine):
     fault(emulator, "/workflows/instances$", status=403, json={"message": "no"})
 
     assert only_failure(examine()).name == "instances"
@@ -227,7 +227,7 @@ def test_running_legacy_instances_are_mentioned(emulator, examine):
     assert (legacy.status, "legacy-readiness" in legacy.detail) == ("ok", False)
 
 
-def test_who_is_reported_to_wait_asks_no_more(emulator, examine):
+def test_rate_limited_diagnosis_sends_no_more_requests(emulator, examine):
     reset = str(int(time.time()) + 3000)
     fault(emulator, "/workflows/tools$", status=429, headers={"X-Rate-Limit-Reset": reset}, json={"message": "wait"})
 
@@ -281,7 +281,7 @@ def test_a_proxy_that_is_not_there_is_named(examine):
     assert "'proxies'" in failed.fix
 
 
-def test_a_name_that_is_looked_up_for_ever_ends_the_wait(examine, monkeypatch):
+def test_a_hanging_dns_lookup_ends_at_the_time_limit(examine, monkeypatch):
     released = threading.Event()
     resolve = socket.getaddrinfo
 
@@ -308,7 +308,7 @@ def test_an_unknown_field_is_a_warning_that_names_the_known_ones(examine):
     assert "company_id" in fields.fix
 
 
-def test_a_ready_token_is_a_warning(examine):
+def test_a_static_token_is_a_warning(examine):
     checks = examine(extra={"access_token": "a-ready-token"})
 
     assert checks["token"].status == "warning"

@@ -97,7 +97,7 @@ def test_report_agrees_with_what_the_upgrade_then_does(emulator, readiness):
 
 
 @pytest.mark.parametrize("change", [{"default": False}, {"valid": False}])
-def test_preset_that_is_no_valid_default_leaves_nobody_ready(emulator, readiness, change):
+def test_preset_that_is_not_a_valid_default_makes_none_ready(emulator, readiness, change):
     emulator.control("POST", "procore/presets/401", **change)
 
     report = readiness()
@@ -120,7 +120,7 @@ def test_preset_of_which_something_is_unknown_is_unclear(emulator, readiness, pr
     assert report["stuck"] + report["unclear"] == 2
 
 
-def test_oldest_and_whose_turn_it_is_are_named(emulator, readiness, capsys):
+def test_oldest_instance_and_pending_assignees_are_named(emulator, readiness, capsys):
     emulator.control("POST", "clock", advance=3 * 86400)
     newer = start(emulator)
     submit = {"activity": "Submit for Approval", "login": "pat@example.com"}
@@ -136,7 +136,7 @@ def test_oldest_and_whose_turn_it_is_are_named(emulator, readiness, capsys):
     assert "568150, 3 days, Start" in capsys.readouterr().out
 
 
-def test_instance_without_time_or_turn_is_counted_and_said(emulator, readiness):
+def test_instance_without_time_or_assignee_is_counted_and_named(emulator, readiness):
     now = (datetime.now(timezone.utc) - timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
     listed(emulator, {"current_state_set_at": None}, {"current_workflow_activities": [], "current_state_set_at": now})
 
@@ -171,7 +171,7 @@ def test_project_that_cannot_be_read_concerns_only_itself(emulator, readiness):
     assert ("1002" in missing["what"], "hidden" in missing["reason"]) == (True, True)
 
 
-def test_list_that_breaks_off_keeps_what_was_read_and_fails(emulator, readiness, monkeypatch):
+def test_list_that_breaks_off_fails_with_what_was_read(emulator, readiness, monkeypatch):
     monkeypatch.setattr("airflow_provider_workflows.hooks.procore_legacy.V1_PAGE_SIZE", 1)
     fault(emulator, LIST, skip=1, status=404, json={})
 
@@ -181,7 +181,7 @@ def test_list_that_breaks_off_keeps_what_was_read_and_fails(emulator, readiness,
 
 
 @pytest.mark.parametrize("answer", [{"status": 403, "json": {}}, {"json": {"unexpected": 1}}])
-def test_list_that_cannot_be_read_is_no_readiness(emulator, readiness, answer):
+def test_list_that_cannot_be_read_is_not_readiness(emulator, readiness, answer):
     fault(emulator, LIST, **answer)
 
     report = readiness()
@@ -252,7 +252,7 @@ def test_bad_filter_is_named_before_anything_is_sent(emulator, readiness, argume
     assert len(emulator.requests()) == sent
 
 
-def test_report_only_reads_and_asks_once_for_each_place(emulator, readiness):
+def test_report_only_reads_and_requests_each_place_once(emulator, readiness):
     emulator.control("POST", "procore/legacy/instances/many", count=4500)
     start(emulator, project_id="1002")
     before, sent = emulator.effects(), len(emulator.requests())
@@ -265,7 +265,7 @@ def test_report_only_reads_and_asks_once_for_each_place(emulator, readiness):
     assert emulator.effects() == before
 
 
-def test_report_asks_no_more_once_it_is_rate_limited(emulator, readiness, monkeypatch):
+def test_report_sends_no_more_once_it_is_rate_limited(emulator, readiness, monkeypatch):
     start(emulator, project_id="1002")
     start(emulator, **INVOICE)
     fault(emulator, PRESETS, status=429, headers={"Retry-After": "86400"}, json={})

@@ -146,7 +146,7 @@ def test_tool_that_cannot_be_read_fails_and_the_others_are_listed(emulator, list
     assert legacy(report)
 
 
-def test_missing_permission_for_legacy_is_no_failure(emulator, listed):
+def test_missing_permission_for_legacy_is_not_a_failure(emulator, listed):
     fault(emulator, "/rest/v1.0/workflow_instances", status=403, json={"error": "no"})
 
     report = listed()
@@ -162,7 +162,7 @@ def test_unknown_tool_is_an_error_that_lists_the_tools(listed):
     assert "purchase_order_contract" in report["not_read"][0]["reason"]
 
 
-def test_tools_of_projects_without_a_project_are_said_to_be_missing(emulator, set_connection, listed):
+def test_tools_of_projects_need_a_project(emulator, set_connection, listed):
     connection = emulator.connection("procore")
     del connection["extra"]["project_id"]
     set_connection("procore_default", connection)

@@ -93,7 +93,7 @@ def test_a_reset_brings_back_all_but_the_tokens(emulator, procore):
 # --- flags ---
 
 
-def test_reset_keeps_the_right_time_beside_an_emulator_in_the_past(emulator):
+def test_reset_beside_an_emulator_in_the_past_has_the_right_time(emulator):
     with past_emulator() as past:
         emulator.control("POST", "reset")
         now = datetime.fromisoformat(emulator.control("GET", "clock")["now"].replace("Z", "+00:00"))
@@ -122,7 +122,7 @@ def test_every_flag_starts_with_its_first_value_and_takes_others(emulator):
         ({"stale_step": "404", "history": "long"}, "full, events_only, no_status, absent"),
     ],
 )
-def test_an_unknown_flag_or_value_is_rejected_with_the_allowed_ones(emulator, wanted, words):
+def test_an_unknown_flag_or_value_is_rejected_with_the_allowed(emulator, wanted, words):
     with pytest.raises(RuntimeError, match=words):
         emulator.control("PATCH", "flags", **wanted)
     assert emulator.control("GET", "flags")["stale_step"] == "422"
@@ -423,7 +423,7 @@ def test_a_user_starts_an_instance_and_an_ended_one_has_no_options(emulator):
 # --- many at once, for load tests ---
 
 
-def test_many_instances_are_started_as_one_effect(emulator, procore):
+def test_many_starts_are_recorded_as_one_effect(emulator, procore):
     where = "procore/instances/many"
     started = emulator.control("POST", where, count=3)
     assert started == {"ids": ["700002", "700003", "700004"], "item_ids": ["5002", "5003", "5004"]}
@@ -450,7 +450,7 @@ def test_many_instances_are_started_as_one_effect(emulator, procore):
         ({"count": 1, "first_item_id": "a"}, 422),
     ],
 )
-def test_many_instances_that_cannot_be_started_are_rejected_altogether(emulator, order, status):
+def test_many_instances_are_started_all_or_none(emulator, order, status):
     with pytest.raises(RuntimeError, match=f"returned {status}"):
         emulator.control("POST", "procore/instances/many", **order)
     assert emulator.effects() == []
@@ -568,7 +568,7 @@ def test_requests_are_counted_by_their_route(emulator, procore, legacy):
     assert emulator.control("GET", "counts") == {"served": 6, "by_path": counted}
 
 
-def test_the_counts_go_on_where_the_record_is_full(emulator, procore, monkeypatch):
+def test_the_counts_continue_when_the_record_is_full(emulator, procore, monkeypatch):
     monkeypatch.setattr("airflow_provider_workflows.emulator.state.MAX_STORED_REQUESTS", 3)
     emulator.control("POST", "reset")
     for _ in range(5):
@@ -581,7 +581,7 @@ def test_the_counts_go_on_where_the_record_is_full(emulator, procore, monkeypatc
     }
 
 
-def test_the_state_says_who_is_waited_for(emulator):
+def test_the_state_names_the_pending_assignees(emulator):
     state = emulator.control("GET", "state")
 
     assert state["procore"][0]["waits_for"] == ["integration@example.com"]

@@ -146,7 +146,7 @@ def run_in(project: Path, *command: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.usefixtures("airflow_db")
 @pytest.mark.slow
-def test_the_tests_of_a_user_approve_and_wait_and_a_wrong_one_fails(project):
+def test_the_fixtures_pass_a_right_test_and_fail_a_wrong_one(project):
     done = run_in(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "pythonpath=dags", "test_orders.py")
 
     assert "1 failed, 2 passed" in done.stdout, done.stdout + done.stderr

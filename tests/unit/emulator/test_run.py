@@ -60,7 +60,7 @@ def test_a_restart_forgets_instances_and_repeats_their_ids():
     assert started[0] == started[1]
 
 
-def test_an_address_that_others_reach_needs_a_word(capsys):
+def test_a_reachable_address_needs_allow_remote(capsys):
     for host in ("0.0.0.0", "example.com"):
         with pytest.raises(SystemExit):
             main(["--host", host])
@@ -87,7 +87,7 @@ def test_the_printed_address_is_that_of_the_listening_socket(monkeypatch, capsys
     assert capsys.readouterr().out == f"Emulator ready: {url}{served.port}\n"
 
 
-def test_ending_the_command_at_the_terminal_is_no_error(monkeypatch):
+def test_interrupting_the_command_is_not_an_error(monkeypatch):
     class Server:
         def run(self, sockets):
             raise KeyboardInterrupt

@@ -59,7 +59,7 @@ def test_a_response_that_is_not_as_described_fails(openapi, method, path, status
         check_response(openapi, method, path, status, {"Content-Type": content_type}, json.dumps(body).encode())
 
 
-def test_a_contract_is_held_to_the_types_it_knows():
+def test_known_types_of_a_contract_are_checked():
     row = {"type": "object", "required": ["id", "at"], "properties": {"id": {"type": "integer"}}}
     described = {"200": {"content": {"application/json": {"schema": {"type": "array", "items": row}}}}, "204": {}}
     contract: dict[str, Any] = {"paths": {"/rows/{id}": {"get": {"responses": described}}}}

@@ -20,7 +20,7 @@ TOOLS = "/rest/v2.0/companies/4264807/workflows/tools"
     ],
     ids=["json", "form", "multipart", "basic"],
 )
-def test_every_known_form_of_asking_for_a_token_is_taken(anybody, sent):
+def test_every_known_token_request_format_is_accepted(anybody, sent):
     token = anybody.send("POST", "/oauth/token", **sent).json()
 
     assert (token["token_type"], token["expires_in"]) == ("bearer", 5400)
@@ -82,7 +82,7 @@ def test_revoking_ends_one_token_and_the_control_route_all(emulator, procore, wo
     workflowsoft.get("/api/v2/workflows", status=401)
 
 
-def test_who_is_signed_in_has_a_name_only_within_a_company(procore):
+def test_the_signed_in_user_has_a_name_only_within_a_company(procore):
     assert procore.get("/rest/v1.0/me") == {"id": 90001, "login": "integration@example.com"}
     assert procore.get("/rest/v1.0/me", company_id=4264807)["name"] == "Airflow Integration"
     assert procore.get("/rest/v1.0/companies") == [{"id": 4264807, "name": "Example Builders", "is_active": True}]
@@ -129,7 +129,7 @@ def test_a_workflowsoft_token_comes_in_every_format(emulator, anybody, shape):
         ("redirect", 302, ("Location", "/account/login")),
     ],
 )
-def test_the_token_route_may_response_with_the_login_page(emulator, anybody, shape, status, header):
+def test_the_token_route_may_return_the_login_page(emulator, anybody, shape, status, header):
     emulator.control("PATCH", "flags", ws_token_shape=shape)
 
     response = anybody.send("GET", "/api/v2/app/apitoken", headers={"Authorization": f"Basic {BASIC}"})

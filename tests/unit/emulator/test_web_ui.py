@@ -69,7 +69,7 @@ def test_emulator_page_needs_nothing_external_and_no_frame(emulator):
         assert set(re.findall(r"\w+://[\w./]*", file.read_text())) <= {"http://www.w3.org/2000/svg"}, file.name
 
 
-def test_the_page_has_these_files_and_a_request_can_name_no_other(emulator):
+def test_the_page_serves_only_its_own_files(emulator):
     for path, (content, media_type) in FILES.items():
         served = get(emulator, path)
         assert (served.status_code, served.content) == (200, content)
@@ -96,7 +96,7 @@ def test_every_control_has_a_name_and_every_label_something_it_names(emulator):
     assert set(named_by) <= set(ids)
 
 
-def test_page_polls_are_no_requests_to_the_products(emulator):
+def test_page_polls_do_not_count_as_requests(emulator):
     emulator.control("POST", "faults", status=500, times=100)
     for path in ("/", "/_emulator/overview", "/_emulator/page.js", "/_emulator/page.svg"):
         assert get(emulator, path).status_code == 200
@@ -109,7 +109,7 @@ def test_page_polls_are_no_requests_to_the_products(emulator):
 # --- the overview ---
 
 
-def test_page_shows_state_step_assignees_history_and_actions_of_v2(emulator):
+def test_page_shows_state_step_history_and_actions_of_v2(emulator):
     emulator.control("POST", "procore/instances/700001/respond", **INTEGRATION, comment="Within budget.")
     one = instances(emulator, "procore")["700001"]
 
@@ -139,7 +139,7 @@ def test_page_shows_state_step_assignees_history_and_actions_of_v2(emulator):
     assert one["actions"] == []
 
 
-def test_a_step_of_v2_that_moves_can_be_responded_to_by_no_one(emulator):
+def test_a_step_of_v2_that_moves_accepts_no_response(emulator):
     emulator.control("PATCH", "flags", transition="delayed", transition_delay=3600)
     emulator.control("POST", "procore/instances/700001/respond", **INTEGRATION)
     one = instances(emulator, "procore")["700001"]
@@ -287,7 +287,7 @@ def test_every_fault_that_the_page_offers_is_taken(emulator):
 # --- what it costs ---
 
 
-def test_a_poll_at_what_is_known_is_responded_to_without_a_body(emulator):
+def test_a_poll_without_changes_gets_no_body(emulator):
     def poll_again(version: str) -> requests.Response:
         return get(emulator, "/_emulator/overview", {"If-None-Match": version})
 
@@ -306,7 +306,7 @@ def test_a_poll_at_what_is_known_is_responded_to_without_a_body(emulator):
         version = poll_again("").headers["ETag"]
 
 
-def test_a_request_to_a_product_is_news(emulator, procore):
+def test_a_request_to_an_emulated_api_changes_the_overview(emulator, procore):
     version = get(emulator, "/_emulator/overview").headers["ETag"]
     procore.get(f"{PROJECT}/workflows/instances/700001")
 
@@ -314,7 +314,7 @@ def test_a_request_to_a_product_is_news(emulator, procore):
     assert response.json()["requests"] == 2  # with the one that signed in
 
 
-def test_a_transition_that_takes_place_by_itself_is_news():
+def test_a_transition_without_a_request_changes_the_overview():
     app = EmulatorApp("default")
     app.state.flags.update(transition="delayed", transition_delay=2)
     instance = app.procore.instances["700001"]
@@ -396,5 +396,5 @@ def test_the_emulators_own_page_can_act_by_each_of_its_addresses(emulator, host)
     assert [effect["action"] for effect in emulator.effects()] == ["respond"]
 
 
-def test_who_says_no_origin_may_act_under_any_name(emulator):
+def test_request_without_an_origin_may_act_under_any_name(emulator):
     assert post_from(emulator, None, "emulator.internal:8099") == 200

@@ -87,9 +87,7 @@ def test_a_host_that_is_none_is_named_before_anything_is_sent(hook_at, requests_
 
 
 @pytest.mark.parametrize("conn_type", ["procore", "workflowsoft"])
-def test_the_emulators_connections_make_airflow_warn_of_no_short_secret(
-    emulator, set_connection, caplog, monkeypatch, conn_type
-):
+def test_emulator_connections_have_no_short_secrets(emulator, set_connection, caplog, monkeypatch, conn_type):
     """Airflow looks for secrets in every text of an extra, and warns where one is too short to be masked."""
     for name, module in list(sys.modules.items()):
         if name.endswith(".secrets_masker"):
@@ -110,7 +108,7 @@ def procore_at(emulator, set_connection, **extra):
     return ProcoreHook("mine")
 
 
-def test_a_connection_of_another_type_is_said_to_be_one(set_connection, requests_mock):
+def test_a_connection_of_another_type_is_reported(set_connection, requests_mock):
     set_connection("mine", {"conn_type": "http", "host": "api.example.com", "password": "secret"})
 
     for hook in (ProcoreHook("mine"), WorkflowsoftHook("mine")):
@@ -169,7 +167,7 @@ def test_the_doctor_says_the_same(emulator, set_connection, wrong):
     assert fixes[0] in str(refused.value)
 
 
-def test_the_doctor_finds_a_static_token_that_has_ended(emulator, set_connection):
+def test_the_doctor_finds_an_expired_static_token(emulator, set_connection):
     good = emulator.connection("workflowsoft")
     set_connection("mine", {**good, "login": None, "password": "stale-token"})
 
@@ -218,7 +216,7 @@ def test_account_is_the_server_and_the_user_who_signs_in(emulator, set_connectio
     assert first["password"] not in str(account)
 
 
-def test_account_of_a_ready_token_is_told_without_the_token(emulator, set_connection):
+def test_account_of_a_static_token_does_not_contain_it(emulator, set_connection):
     first = {**emulator.connection("workflowsoft"), "login": None, "password": "a-ready-token"}
     set_connection("first", first)
     set_connection("same", first)

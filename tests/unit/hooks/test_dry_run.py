@@ -72,7 +72,7 @@ def test_extra_makes_a_dry_run_of_a_task_and_of_a_trigger(set_extra, hook_class,
 
 @pytest.mark.parametrize("value", [None, False, "", "false", "FALSE"])
 @EVERY_HOOK
-def test_extra_can_say_that_it_is_no_dry_run(set_extra, hook_class, value):
+def test_extra_can_state_that_it_is_not_a_dry_run(set_extra, hook_class, value):
     set_extra(dry_run=value)
     assert not hook_class().dry_run
 

@@ -86,7 +86,7 @@ def test_a_custom_environment_has_its_own_servers(connect, requests_mock):
     assert there.called_once
 
 
-def test_a_ready_token_needs_no_grant(connect, requests_mock):
+def test_a_static_token_needs_no_grant(connect, requests_mock):
     there = requests_mock.get("https://api.procore.com/rest/v1.0/me", json=ME)
 
     connect({"access_token": "ready"}, login=None, password=None).me()
@@ -153,9 +153,7 @@ def tools(requests_mock):
         (None, None, "prequalification", COMPANY_PATH, 1),
     ],
 )
-def test_the_tool_decides_the_level_where_no_one_says_it(
-    connect, tools, requests_mock, given, in_connection, tool, where, asked
-):
+def test_the_tool_decides_the_level_by_default(connect, tools, requests_mock, given, in_connection, tool, where, asked):
     hook = connect({"project_id": in_connection} if in_connection else {})
 
     list(hook.list_instances(tool, project_id=given))
@@ -191,7 +189,7 @@ def test_a_tool_of_projects_needs_a_project(connect, tools):
         connect().list_instances("purchase_order_contract")
 
 
-def test_who_may_not_list_the_tools_works_where_the_connection_says(connect, requests_mock):
+def test_user_without_tools_works_at_the_connections_level(connect, requests_mock):
     requests_mock.post("https://login.procore.com/oauth/token", json=TOKEN)
     requests_mock.get(f"https://api.procore.com{COMPANY_PATH}/tools", status_code=403)
 
@@ -245,7 +243,7 @@ def test_tls_and_proxies_go_for_the_token_too(connect, requests_mock):
         ("[1]", {}, "extra must be a JSON object"),
     ],
 )
-def test_a_mistake_in_the_connection_is_named_before_anything_is_sent(connect, requests_mock, extra, changes, named):
+def test_a_connection_mistake_is_named_before_sending(connect, requests_mock, extra, changes, named):
     if AIRFLOW < (3, 2) and isinstance(extra, str):
         pytest.skip("before Airflow 3.2 it says that there is no such connection, if its extra is no object")
     with pytest.raises(ConfigurationError, match=named) as mistake:
@@ -298,7 +296,7 @@ def test_the_test_button_says_what_to_fix(connect, requests_mock, grant, answer,
     assert "tok-12345" not in message
 
 
-def test_the_test_button_responses_soon_when_the_server_is_away(connect, requests_mock, monkeypatch):
+def test_the_test_button_ends_soon_when_the_server_is_down(connect, requests_mock, monkeypatch):
     slept = []
     monkeypatch.setattr("time.sleep", slept.append)
     requests_mock.post("https://login.procore.com/oauth/token", exc=requests.exceptions.ConnectTimeout)
@@ -326,7 +324,7 @@ def test_a_response_of_another_format_is_a_contract_error(connect, requests_mock
         connect().get_instance("1")
 
 
-def test_a_response_has_the_form_that_procore_requires(connect, requests_mock):
+def test_a_response_has_the_format_that_procore_requires(connect, requests_mock):
     requests_mock.post("https://login.procore.com/oauth/token", json=TOKEN)
     there = requests_mock.post(requests_mock_any(), status_code=204)
     requests_mock.post("https://login.procore.com/oauth/token", json=TOKEN)
@@ -628,7 +626,7 @@ def test_a_method_of_the_company_sends_what_the_contract_says(
     assert last_request(airflow_connections) == (method, f"{C}/{below}", query, body)
 
 
-def test_every_procore_method_is_held_against_the_contract():
+def test_every_procore_method_is_compared_with_the_contract():
     public = {name for name, value in vars(ProcoreHook).items() if callable(value) and not name.startswith("_")}
     here = {row[0] for row in [*BOTH_LEVELS, *COMPANY_ONLY]}
 
@@ -717,7 +715,7 @@ def test_many_are_started_by_an_operation_that_is_shown(airflow_connections):
     assert (operation["status"], operation["result"]["completed_items"][0]["item_id"]) == ("done", "11")
 
 
-def test_a_person_is_replaced_and_what_could_not_be_done_is_reported(airflow_connections):
+def test_a_replacement_reports_what_could_not_be_done(airflow_connections):
     hook = ProcoreHook()
 
     created = hook.create_bulk_replace_request({**REPLACE, "new_assignee_ids": ["90009"]})
@@ -882,7 +880,7 @@ def test_presets_are_compared_with_what_was_requested(airflow_connections, ignor
 
 
 @pytest.mark.parametrize("status", [200, 201, 202])
-def test_only_the_documented_response_says_that_a_response_is_recorded(connect, requests_mock, status):
+def test_only_the_documented_204_confirms_a_response(connect, requests_mock, status):
     requests_mock.post(requests_mock_any(), status_code=status)
     requests_mock.post("https://login.procore.com/oauth/token", json=TOKEN)
 

@@ -93,7 +93,7 @@ def test_performing_is_never_sent_twice(hook, requests_mock, lost):
     assert requests_mock.call_count == 1
 
 
-def test_a_response_without_an_id_is_not_taken_for_a_row(hook, requests_mock):
+def test_a_response_without_an_id_is_not_a_row(hook, requests_mock):
     requests_mock.post(HISTORIES, json=[], status_code=201)
 
     with pytest.raises(UnexpectedResponse):
@@ -120,7 +120,7 @@ def test_instances_are_listed_lazily_in_the_largest_pages(hook, requests_mock):
 
 
 @pytest.mark.parametrize("wanted", [{}, {"object_type": "Contract", "object_id": "1953145"}])
-def test_list_goes_on_after_a_page_that_could_not_be_had(hook, requests_mock, monkeypatch, wanted):
+def test_list_continues_after_a_page_that_could_not_be_read(hook, requests_mock, monkeypatch, wanted):
     monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (1, 0.0, 0.0))
     second = {"json": [{**INSTANCE, "id": 568151}], "headers": {"Link": ""}}
     link = {"Link": f'<{INSTANCES}?page=2>; rel="next"'}
@@ -216,7 +216,7 @@ def test_rows_of_another_instance_are_not_its_history(hook, requests_mock):
     assert [row["id"] for row in hook.list_activity_histories("568150")] == ["1586809"]
 
 
-def test_what_is_shown_instead_of_the_row_requested_is_an_error(hook, requests_mock):
+def test_another_row_than_the_requested_one_is_an_error(hook, requests_mock):
     requests_mock.get(f"{INSTANCES}/7", json=INSTANCE)
     requests_mock.get(f"{HISTORIES}/1586809", json={**PERFORMED, "workflow_instance_id": 7})
 
@@ -246,7 +246,7 @@ def test_an_object_without_a_workflow_is_named(hook, requests_mock, shown):
         hook.find_instance_id("PurchaseOrderContract", "1953145")
 
 
-def test_the_project_goes_with_an_object_for_change_orders_need_it(set_connection, requests_mock):
+def test_change_orders_are_read_with_their_project(set_connection, requests_mock):
     set_connection(
         "procore_default",
         {"conn_type": "procore", "extra": {"access_token": "ready", "company_id": "1234", "project_id": "7"}},
@@ -420,7 +420,7 @@ USERS = "https://api.procore.com/rest/v1.3/companies/1234/users"
 RITA = {"id": 90003, "login": "rita@example.com", "email_address": "r.reviewer@example.com"}
 
 
-def test_our_own_login_is_known_without_a_search(hook, requests_mock):
+def test_the_users_own_login_needs_no_search(hook, requests_mock):
     requests_mock.get(f"{URL}/me", json=ME)
 
     assert hook.find_user_id("Integration@Example.com", parameter="performed_by") == "90001"

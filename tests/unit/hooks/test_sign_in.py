@@ -14,7 +14,7 @@ WAYS = BEHAVIOUR_FLAGS["rejected_token"].values
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_token_that_has_ended_is_renewed_once(airflow_connections, way):
+def test_an_expired_token_is_renewed_once(airflow_connections, way):
     emulator = airflow_connections
     emulator.control("PATCH", "flags", rejected_token=way)
     procore, workflowsoft = ProcoreHook(project_id="1001"), WorkflowsoftHook()
@@ -38,7 +38,7 @@ def test_a_token_that_has_ended_is_renewed_once(airflow_connections, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_static_token_that_has_ended_says_to_get_another(emulator, set_connection, way):
+def test_an_expired_static_token_says_to_get_another(emulator, set_connection, way):
     emulator.control("PATCH", "flags", rejected_token=way)
     good = emulator.connection("workflowsoft")
     set_connection("workflowsoft_default", {**good, "login": None, "password": "an-old-token"})

@@ -93,7 +93,7 @@ def test_every_part_may_ask_for_a_new_address(emulator):
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
-def test_whatever_the_storage_calls_an_expired_address_it_is_replaced(emulator, status):
+def test_an_expired_address_is_replaced_for_any_status(emulator, status):
     emulator.control("POST", "faults", method="PUT", path="/_storage/", status=status, body="<Code>Expired</Code>")
 
     assert stored(emulator, upload()) == whole(b"the plan")
@@ -142,7 +142,7 @@ def test_a_file_that_changes_while_it_is_uploaded_is_named(emulator, now):
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("etags", BEHAVIOUR_FLAGS["upload_etags"].values)
 @pytest.mark.parametrize("completion", BEHAVIOUR_FLAGS["upload_completion"].values)
-def test_an_upload_is_completed_whatever_the_server_expects(emulator, completion, etags):
+def test_an_upload_is_completed_in_every_format(emulator, completion, etags):
     emulator.control("PATCH", "flags", upload_completion=completion, upload_etags=etags)
 
     assert stored(emulator, upload(*PARTS)) == whole(*PARTS)

@@ -57,7 +57,7 @@ def test_password_alone_is_the_token_for_the_public_server(hook, requests_mock):
     assert "X-OnBehalfOf-Id" not in sent.headers
 
 
-def test_login_and_password_get_a_token_at_the_connections_server(hook_with, requests_mock):
+def test_login_and_password_get_a_token_from_the_host(hook_with, requests_mock):
     hook = hook_with(host="https://on.premises:8443", login="admin", password="secret", extra={"login_lifetime": "600"})
     requests_mock.get("https://on.premises:8443/api/v2/app/apitoken?lifeTimeInSec=600", json="minted")
     requests_mock.get("https://on.premises:8443/api/v2/workflows", json=[])
@@ -93,7 +93,7 @@ def test_polling_needs_a_connection_that_allows_it_and_says_why(hook_with, reque
     assert requests_mock.request_history == []
 
 
-def test_a_poll_asks_for_one_step_and_is_not_responded_to_from_a_cache(hook, requests_mock):
+def test_a_poll_requests_one_step_and_bypasses_caches(hook, requests_mock):
     requests_mock.get(POLL, json={"IntegrationInstanceId": 2, "ProcessInstanceId": 3})
 
     assert hook.poll_new_integrations("101") == [{"integration_instance_id": "2", "process_instance_id": "3"}]
@@ -181,7 +181,7 @@ def test_a_diagram_whose_title_several_have_lists_them(hook, requests_mock):
     assert hook.find_process_diagram("2") == {"id": "2", "title": "Plan"}
 
 
-def test_the_search_may_match_as_it_likes_only_the_exact_title_counts(airflow_connections):
+def test_only_the_exact_title_of_a_search_counts(airflow_connections):
     hook = WorkflowsoftHook()
 
     assert hook.find_process_diagram("Event planning") == {"id": "1", "title": "Event planning"}
@@ -214,7 +214,7 @@ def test_no_limit_hides_the_user_with_the_exact_address(hook, requests_mock):
 
 
 @pytest.mark.parametrize("most", [15, 100])
-def test_a_server_with_a_limit_of_its_own_may_have_hidden_the_user(hook, requests_mock, most):
+def test_a_servers_own_limit_may_hide_the_user(hook, requests_mock, most):
     requests_mock.get(f"{URL}/api/users/search", json=[{"Id": n, "Email": f"olga{n}@x"} for n in range(most)])
 
     with pytest.raises(ConfigurationError, match="possibly more that were not listed"):
@@ -257,7 +257,7 @@ def test_a_title_with_a_trailing_blank_is_reachable(airflow_connections, labels,
     ],
 )
 @pytest.mark.parametrize("body", [{"Success": False, "Message": "top"}, {"isSuccess": "False", "Errors": ["top"]}])
-def test_a_200_that_says_it_failed_is_no_success(hook, requests_mock, method, call, body):
+def test_a_200_with_a_reported_failure_is_not_a_success(hook, requests_mock, method, call, body):
     requests_mock.register_uri(method, ANY_METHOD, json=body)
 
     with pytest.raises(InvalidRequest, match="returned 200: top"):
@@ -339,7 +339,7 @@ def test_fields_are_written_in_the_vendors_spelling_exactly(hook, requests_mock)
 
 
 @pytest.mark.parametrize("instance_id", ["A-1", "007"])
-def test_an_id_that_is_no_plain_number_goes_out_as_it_is(hook, requests_mock, instance_id):
+def test_an_id_that_is_not_a_plain_number_is_sent_unchanged(hook, requests_mock, instance_id):
     requests_mock.post(f"{URL}/api/v2/workflows/instances/variables", status_code=204)
 
     hook.update_fields(instance_id, {"a": 1})
@@ -399,7 +399,7 @@ def test_an_unreadable_poll_is_an_error(hook, requests_mock):
         hook.poll_new_integrations("101")
 
 
-def test_the_address_of_an_item_is_made_only_as_the_connection_says(hook, hook_with):
+def test_item_url_follows_the_connection_only(hook, hook_with):
     assert hook.item_url(integration_instance_id="2") == ""
 
     reported = hook_with(extra={"item_url": "https://app.example/p/{process_instance_id}"})
@@ -408,7 +408,7 @@ def test_the_address_of_an_item_is_made_only_as_the_connection_says(hook, hook_w
 
 
 @pytest.mark.parametrize("wrong", [["https://app.example"], "https://app.example/{process_instance_id[a]}"])
-def test_a_wrong_address_of_items_is_said_and_fails_nothing(hook_with, wrong, capsys):
+def test_a_wrong_item_url_is_reported_and_fails_nothing(hook_with, wrong, capsys):
     assert hook_with(extra={"item_url": wrong}).item_url(process_instance_id="3") == ""
     assert "item_url" in capsys.readouterr().out
 
@@ -528,7 +528,7 @@ def test_api_token_is_given_or_fetched_and_hidden_in_logs(hook, hook_with, reque
     assert masked == ["ready-token", "minted"]
 
 
-def test_every_workflowsoft_method_is_held_against_the_contract():
+def test_every_workflowsoft_method_is_compared_with_the_contract():
     public = {name for name, value in vars(WorkflowsoftHook).items() if callable(value) and not name.startswith("_")}
 
     # These make no call of their own, or are tested above.
@@ -542,7 +542,7 @@ def test_every_workflowsoft_method_is_held_against_the_contract():
 
 @pytest.mark.parametrize("shape", ["json_string", "text", "object"])
 @pytest.mark.parametrize("way", ["basic", "bearer", "cookie"])
-def test_a_token_is_requested_in_every_way_and_read_in_every_format(emulator, set_connection, shape, way):
+def test_a_token_is_requested_and_read_in_every_format(emulator, set_connection, shape, way):
     emulator.control("PATCH", "flags", ws_token_shape=shape, ws_api_token_auth=way)
     connection = emulator.connection("workflowsoft")
     if way == "cookie":
@@ -555,7 +555,7 @@ def test_a_token_is_requested_in_every_way_and_read_in_every_format(emulator, se
 
 
 @pytest.mark.parametrize("shape", ["login_page", "redirect"])
-def test_a_login_page_is_called_one(emulator, set_connection, shape):
+def test_a_login_page_is_reported_as_one(emulator, set_connection, shape):
     emulator.control("PATCH", "flags", ws_token_shape=shape)
     connection = emulator.connection("workflowsoft")
     connection["extra"] |= {"login_lifetime": 2000 + len(shape)}
@@ -584,7 +584,7 @@ def test_an_unknown_or_ambiguous_place_lists_the_candidates(airflow_connections)
         hook.resolve_step("Event planning", "Party")
 
 
-def test_equal_step_titles_are_told_apart_by_the_diagram(airflow_connections):
+def test_equal_step_titles_are_distinguished_by_the_diagram(airflow_connections):
     hook = WorkflowsoftHook()
 
     assert hook.resolve_step("Event planning", "Check event")["step_id"] == "101"

@@ -242,7 +242,7 @@ def test_dry_run_after_a_real_run_returns_what_a_retry_sends(emulator, store, cl
 
 
 @pytest.mark.parametrize("value", ["maybe", "", None, 1, 0, [True], "None"])
-def test_a_value_that_is_no_boolean_is_an_error(emulator, value):
+def test_a_value_that_is_not_a_boolean_is_an_error(emulator, value):
     with pytest.raises(ConfigurationError, match="dry_run"):
         build(procore.ProcoreTerminateInstanceOperator, {"instance_id": INSTANCE}, dry_run=value).execute({})
     assert emulator.requests() == []
@@ -314,7 +314,7 @@ def test_dry_run_of_a_legacy_activity_does_not_wait(store):
     assert store == {}
 
 
-def test_branch_can_tell_a_dry_run(emulator):
+def test_branch_distinguishes_a_dry_run(emulator):
     given = {"tool_type": TOOL, "item_id": "5002", "wait_for_completion": True}
     result = build(procore.ProcoreStartInstanceOperator, given, dry_run=True).execute({})
 
@@ -327,12 +327,12 @@ def test_branch_can_tell_a_dry_run(emulator):
         assert branch.choose_branch({}) == []
 
 
-def test_result_of_a_real_run_is_no_dry_run_for_a_branch():
+def test_result_of_a_real_run_is_not_a_dry_run_for_a_branch():
     outcome = {"state": "complete", "item_status": "Approved", "decision": None, "dry_run": False}
     assert procore.outcome_names(outcome) == ["Approved", "complete"]
 
 
-def test_kill_after_the_connection_became_a_dry_run_terminates_nothing(emulator, connection_says):
+def test_kill_over_a_dry_run_connection_terminates_nothing(emulator, connection_says):
     given = {"tool_type": TOOL, "item_id": "5002", "wait_for_completion": True, "cancel_on_kill": True}
     operator = build(procore.ProcoreStartInstanceOperator, given)
     operator._awaited = INSTANCE

@@ -103,7 +103,7 @@ def native(cls: type, store, **values):
         (WorkflowsoftIntegrationSensor, "step", ["x"]),
     ],
 )
-def test_what_is_no_text_is_named_before_anything_is_sent(emulator, store, cls, name, value):
+def test_a_value_that_is_not_text_is_named_before_sending(emulator, store, cls, name, value):
     with pytest.raises(ConfigurationError, match=rf"^{name}\b"):
         native(cls, store, **{name: value})
 

@@ -20,7 +20,7 @@ def plan(tmp_path):
     return path
 
 
-def test_no_files_are_no_files():
+def test_no_files_and_an_empty_list_attach_nothing():
     assert attached_files("files", None) == []
     assert attached_files("files", []) == []
 
@@ -76,7 +76,7 @@ def test_a_file_in_an_object_storage_is_described():
         ("s3://bucket/file", "'s3://bucket/file' cannot be read"),
     ],
 )
-def test_what_is_no_file_is_named_with_its_parameter(given, problem):
+def test_a_missing_file_is_named_with_its_parameter(given, problem):
     with pytest.raises(ConfigurationError, match=f"^pictures: .*{problem}"):
         attached_files("pictures", given)
 

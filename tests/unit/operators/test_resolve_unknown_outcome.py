@@ -52,7 +52,7 @@ def test_failing_repetition_is_followed_by_another_poll():
     assert resolve(lambda: next(seen), again=raises(InvalidRequest("not current"))) == "found"
 
 
-def test_server_error_stands_where_the_record_can_be_read():
+def test_server_error_is_raised_if_the_record_can_be_read():
     failed = ServerError("The server failed")
 
     with pytest.raises(ServerError):

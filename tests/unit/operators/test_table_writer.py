@@ -242,7 +242,7 @@ def test_list_that_is_suddenly_empty_leaves_the_files_and_warns(emulator, tmp_pa
 
 
 @pytest.mark.usefixtures("airflow_connections")
-def test_named_items_that_are_suddenly_not_listed_leave_the_files(emulator, tmp_path):
+def test_named_items_missing_in_the_list_leave_the_files(emulator, tmp_path):
     named = {"item_ids": "5001", "changed_since": "2026-01-01T00:00:00Z"}
     export(f"file://{tmp_path}", **named)
     before = contents(f"file://{tmp_path}")

@@ -52,7 +52,7 @@ def start(**parameters) -> ProcoreStartInstanceOperator:
     )
 
 
-def test_write_action_emits_one_span_without_a_word_of_the_item(store, spans):
+def test_write_action_emits_one_span_without_texts_of_the_item(store, spans):
     respond(comment="a secret").execute({"task_state_store": store, "ti": TI})
 
     (span,) = spans.get_finished_spans()

@@ -77,7 +77,7 @@ def test_a_rejected_first_poll_of_a_deferrable_wait_defers(emulator, clock, stor
     assert started(emulator) == [NEW]
 
 
-def test_a_retry_waits_on_where_the_instance_cannot_be_read(emulator, clock, store):
+def test_a_retry_waits_although_the_instance_cannot_be_read(emulator, clock, store):
     with pytest.raises(TaskDeferred):
         wait(deferrable=True).execute({"task_state_store": store})
     reject(emulator, {"status": 403, "json": {}}, path=f"/instances/{NEW}$")
@@ -86,7 +86,7 @@ def test_a_retry_waits_on_where_the_instance_cannot_be_read(emulator, clock, sto
         wait(deferrable=True).execute({"task_state_store": store})
 
 
-def test_a_wait_that_is_over_returns_its_result_without_the_instance(emulator, clock, store):
+def test_a_finished_wait_returns_its_result_without_reading(emulator, clock, store):
     with pytest.raises(TaskDeferred):
         wait(deferrable=True).execute({"task_state_store": store})
     answer(emulator, "Reject", instance_id=NEW)

@@ -147,7 +147,7 @@ def test_only_known_files_are_served(client):
     assert client.get("/..%2Fapp.py").status_code == 404
 
 
-def test_answers_forbid_scripts_of_others(client):
+def test_responses_forbid_scripts_of_other_sites(client):
     for path in ("/", "/task", "/api/waits"):
         headers = client.get(path).headers
         assert "script-src 'self'" in headers["Content-Security-Policy"]

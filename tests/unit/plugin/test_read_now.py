@@ -175,7 +175,7 @@ def test_failed_read_is_reported_and_the_row_stays(emulator, started, states, st
     assert report.errors[0]["conn_id"] == "procore_default"
 
 
-def test_server_that_is_down_is_not_asked_for_every_wait(emulator, started, states):
+def test_server_that_is_down_gets_no_request_for_every_wait(emulator, started, states):
     rows = [row_of(instance, number) for number, instance in enumerate(started(60))]
     emulator.control("POST", "faults", path="/workflows/", status=500, times=500)
     before = len(requests(emulator))

@@ -42,7 +42,7 @@ def test_rejected_item_is_read_again_with_on_failure():
     assert failures == [(InvalidRequest, 1)]
 
 
-def test_route_is_given_up_after_two_faults_that_single_reads_survive():
+def test_route_is_disabled_after_two_faults_of_bulk_reads_only():
     reader, fault = BulkHistoryReader(), ServerError("The server failed")
     reader.start(*PLACE, ["5001"])
     reader.compare_with_single(fault, is_read=True)

@@ -476,7 +476,7 @@ def test_legacy_waits_of_a_company_share_one_list(emulator, waiting):
     assert waiting(scenario) == {LIST: 1}
 
 
-def test_forbidden_legacy_list_is_logged_once_and_waits_are_polled(emulator, waiting, caplog):
+def test_forbidden_legacy_list_is_logged_once_polls_continue(emulator, waiting, caplog):
     emulator.control("PATCH", "flags", legacy_list="forbidden")
     many = emulator.control("POST", "procore/legacy/instances/many", count=9, workflow=LEGACY_WORKFLOW)["ids"]
 
@@ -539,7 +539,7 @@ def test_waits_on_one_step_share_polls_and_get_one_instance_each(emulator, waiti
 
 
 @pytest.mark.usefixtures("kept")
-def test_retry_of_a_task_gets_its_instance_and_no_other_task_does(emulator, waiting):
+def test_only_a_retry_of_the_task_gets_its_instance(emulator, waiting):
     from types import SimpleNamespace
 
     def of_task(task_id, try_number=1):

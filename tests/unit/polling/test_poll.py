@@ -328,7 +328,7 @@ REJECTIONS = [
 
 
 @pytest.mark.parametrize("rejection", REJECTIONS, ids=lambda one: type(one).__name__)
-def test_a_rejected_wait_fails_after_ten_minutes_and_serves_the_others(clock, product, rejection):
+def test_a_rejected_wait_fails_alone_after_ten_minutes(clock, product, rejection):
     async def scenario():
         a, bad, c, d = (wait_for(MadeUpWait(product.scope(), name)) for name in ("a", "bad", "c", "d"))
         product.next = [one_by_one({"bad": rejection})] * 9 + [one_by_one({"a": DONE, "bad": rejection, "c": DONE})]
@@ -398,7 +398,7 @@ def test_transient_error_of_one_wait_does_not_delay_the_others(clock, product):
     assert at < INTERVAL + 1
 
 
-def test_three_consecutive_faults_end_a_cycle_and_the_next_serves_the_rest(clock, product):
+def test_three_consecutive_faults_end_a_poll_cycle(clock, product):
     outage = {f"w{number}": ServerError("It failed") for number in range(7)}
     read = []
 
@@ -542,7 +542,7 @@ def test_only_an_outage_of_ten_minutes_is_reported_to_a_task(clock, product):
 # --- the connection ---
 
 
-def test_connection_is_looked_up_once_in_15_minutes_for_all_scopes(clock, product):
+def test_connection_lookup_serves_all_scopes_for_15_minutes(clock, product):
     async def scenario():
         tasks = [wait_for(MadeUpWait(product.scope(f"s{number}"))) for number in range(100)]
         await asyncio.sleep(40 * 60 + 30)

@@ -242,7 +242,7 @@ def test_404_for_one_item_does_not_mean_that_the_route_is_missing(emulator, wait
 
 
 @pytest.mark.parametrize("fault", [{"status": 500}, {"status": 404}])
-def test_no_step_sends_two_requests_though_the_bulk_history_fails(emulator, waiting, monkeypatch, fault):
+def test_failing_bulk_history_adds_no_second_request_to_a_step(emulator, waiting, monkeypatch, fault):
     started = start(emulator, 60)
     emulator.control("POST", "faults", path="bulk_history$", times=10**6, **fault)
     sent = []
@@ -288,7 +288,7 @@ def test_poll_of_many_requests_completes_within_the_rate_limit(emulator, clock, 
 
 
 @pytest.mark.parametrize("status", [400, 403, 404])
-def test_one_rejected_legacy_list_ends_no_wait_and_costs_one_poll(emulator, waiting, status):
+def test_one_rejected_legacy_list_costs_one_poll(emulator, waiting, status):
     ids = legacy(emulator, 30)
     emulator.control("POST", "faults", path="workflow_instances$", status=status)
 

@@ -75,7 +75,7 @@ def test_level_repeats_until_its_maximum(level, hours):
     assert [hour for hour, _ in climb([level], 100)] == hours
 
 
-def test_repeats_go_on_beside_higher_levels():
+def test_repeats_continue_beside_higher_levels():
     ladder = [Level(after=1, notify=notify, repeat_every=2, max_repeats=2), Level(after=2, add_assignees="pat")]
 
     assert climb(ladder, 10) == [(1, 1), (2, 2), (3, 1), (5, 1)]

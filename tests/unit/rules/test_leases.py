@@ -40,11 +40,11 @@ def test_each_instance_goes_to_one_wait_the_longest_waiting_first(poll):
     assert poll(whole(1, 2), "a", "b", "c") == ["1", "2", ""]
 
 
-def test_the_rows_are_handed_on_as_they_came(leases):
+def test_the_rows_are_assigned_unchanged(leases):
     assert leases.assign(STEP, [rows(7)], [StepWait("a", 1)]) == [rows(7)]
 
 
-def test_a_wait_gets_at_most_what_it_asked_for(poll):
+def test_a_wait_gets_at_most_max_instances(poll):
     assert poll(whole(1, 2, 3, 4, 5), "a", "b", max_instances=3) == ["123", "45"]
 
 
@@ -79,7 +79,7 @@ def test_two_triggers_of_one_task_get_the_same_rows(poll):
     assert poll(whole(1, 2), "a", "a", "b") == ["1", "1", "2"]
 
 
-def test_a_retry_that_asks_for_less_leaves_its_other_rows_leased(poll):
+def test_a_retry_with_a_lower_maximum_leaves_other_rows_leased(poll):
     assert poll(whole(1, 2), "a", max_instances=2) == ["12"]
     assert poll(whole(1, 2), "a") == ["1"]
     assert poll(whole(1, 2), "b") == [""]

@@ -26,7 +26,7 @@ def test_fields_of_another_version_are_ignored():
 
 
 @pytest.mark.parametrize("stored", [None, "text", [], {}, {"product": 3}])
-def test_unreadable_description_is_none(stored):
+def test_unreadable_description_is_read_as_none(stored):
     assert OpenWait.from_dict(stored) is None
 
 
@@ -36,7 +36,7 @@ def test_malformed_assignees_are_unknown():
     assert wait.assignees == ()
 
 
-def test_stored_description_is_bounded_whatever_the_names():
+def test_stored_description_is_bounded_for_any_names():
     names = tuple(f"{number}{'x' * 1000}" for number in range(500))
     wait = OpenWait("procore", **dict.fromkeys(TEXTS, "é" * 10000), assignees=names, more_assignees=3)
 
@@ -106,5 +106,5 @@ def test_current_description_is_the_latest_of_this_try(stored, step):
 
 
 @pytest.mark.parametrize("stored", [[], [None, "text"], [{"product": "procore", "try_number": 1}]])
-def test_no_description_of_this_try_is_none(stored):
+def test_without_a_description_of_this_try_the_result_is_none(stored):
     assert current_open_wait(stored, try_number=2) is None

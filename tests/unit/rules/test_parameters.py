@@ -84,7 +84,7 @@ def test_a_whole_number_is_taken_as_text(name):
 
 @pytest.mark.parametrize("value", NO_TEXT, ids=repr)
 @pytest.mark.parametrize("name", ["item_id", "step", "option", "comment"])
-def test_what_is_no_text_is_rejected_by_name(name, value):
+def test_a_value_that_is_not_text_is_rejected_by_name(name, value):
     with pytest.raises(ConfigurationError, match=f"^{name} "):
         rendered(**{name: value})
 
@@ -99,7 +99,7 @@ def test_an_id_with_a_fraction_is_rejected(name, value):
             rendered(**{name: ["1", value]})
 
 
-def test_a_label_may_poll_like_a_number_with_a_fraction():
+def test_a_label_may_look_like_a_number_with_a_fraction():
     assert rendered(step="1.0", option="2.5", comment="1.5 %").step == "1.0"
 
 

@@ -56,5 +56,5 @@ def test_rejections_survive_a_store():
         (UnexpectedResponse(""), False),
     ],
 )
-def test_only_what_the_api_says_of_a_parameter_fails_the_first_poke(error, fails):
+def test_only_a_documented_error_fails_the_first_poke(error, fails):
     assert fails_first_poke(error) is fails

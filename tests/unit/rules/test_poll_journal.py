@@ -87,7 +87,7 @@ def test_a_transition_leaves_the_earlier_journal_alone(polls):
     assert json.dumps(before.to_dict()) == text
 
 
-def test_losses_with_no_response_in_between_are_one_stretch(polls):
+def test_losses_with_no_response_in_between_are_one_period(polls):
     for minute in (0, 5, 10):
         polls.lose(minute)
     polls.start(12)
@@ -98,7 +98,7 @@ def test_losses_with_no_response_in_between_are_one_stretch(polls):
 
 
 @pytest.mark.parametrize("ids", [(), ("1",)], ids=["nothing", "one"])
-def test_a_response_between_two_losses_makes_two_stretches(polls, ids):
+def test_a_response_between_two_losses_makes_two_periods(polls, ids):
     polls.lose(0)
     polls.receive(5, *ids)
     polls.lose(10)
@@ -134,7 +134,7 @@ def test_what_was_delivered_is_forgotten_and_the_rest_is_not(polls):
     assert list(polls.journal.possibly_lost) == [stretch(5, 6)]
 
 
-def test_a_stretch_that_grew_since_its_event_is_told_again(polls):
+def test_a_period_that_grew_since_its_event_is_emitted_again(polls):
     polls.lose(0)
     reported = polls.journal.possibly_lost
     polls.lose(5)

@@ -143,7 +143,7 @@ def decide(state: str, ended_at: str | None = None, **words: set[str]):
     return rules.evaluate_instance({"instance_id": "7", "state": state, "ended_at": ended_at}, **words)
 
 
-def test_a_wait_goes_on_while_no_named_state_is_reached():
+def test_a_wait_continues_while_no_named_state_is_reached():
     assert decide("in_progress", fail_on={"terminated"}) is None
 
 
@@ -186,7 +186,7 @@ STEP = {
 }
 
 
-def test_an_instance_asks_only_those_who_have_not_responded_to_yet():
+def test_only_a_pending_assignee_has_a_response_request():
     assert rules.response_request(instance_at(STEP), "90001")["step_occurrence_id"] == "31"
     assert rules.response_request(instance_at(STEP), "90004") is None
     assert rules.response_request({**instance_at(STEP), "item_id": None}, "90001")["item_id"] is None
@@ -262,7 +262,7 @@ def test_recorded_response_is_found_at_the_step_and_in_the_history():
     assert (in_history["id"], in_history["name"], in_history["comment"]) == ("1", "Approve", "ok")
 
 
-def test_a_response_of_another_occurrence_or_of_another_user_is_not_ours():
+def test_response_of_another_occurrence_or_user_is_not_counted():
     history = {"history": [event("ResponseStep", BUDGET_CHECK), event("EndStep", END)]}
 
     assert rules.recorded_response(instance_at(STEP), "30", "90004") is None
@@ -533,7 +533,7 @@ def test_an_instance_is_blocked_when_the_history_says_so(history, blocked):
     assert rules.is_blocked(history) is blocked
 
 
-def test_people_are_found_by_login_in_any_case_or_by_id_and_each_once():
+def test_people_are_found_once_by_login_or_id():
     people = [{"id": 1, "login": "A@example.com"}, {"id": "2", "login": None}, {"id": 3}]
 
     assert rules.people_ids(people, ["a@EXAMPLE.com", "2", "2", "x", "1"]) == (

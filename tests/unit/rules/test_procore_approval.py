@@ -100,7 +100,7 @@ def test_options_that_cannot_be_named_are_an_error(options):
 # --- what a person chose ---
 
 
-def test_both_forms_of_an_event_are_read():
+def test_both_formats_of_an_event_are_read():
     choice = Choice.of(CLICK)
 
     assert choice == Choice("Approve", "Fine.", "Kim", "7", "2026-11-30T00:00:00+00:00")
@@ -118,7 +118,7 @@ def test_other_events_have_no_choice(event):
 
 @pytest.mark.parametrize("params", [None, {}, {"note": None}, {"note": " "}, {"other": 1}, []])
 @pytest.mark.parametrize("user", [None, {}, {"id": None, "name": None}])
-def test_missing_note_and_user_are_no_error(params, user):
+def test_missing_note_and_user_are_not_an_error(params, user):
     choice = Choice.of({**CLICK, "params_input": params, "responded_by_user": user, "responded_at": None})
 
     assert (choice.note, choice.by, choice.by_id, choice.at) == (None, None, None, None)

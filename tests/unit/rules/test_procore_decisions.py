@@ -144,13 +144,13 @@ def test_hidden_responses_leave_the_decision_known():
     assert (found["option"], found["by"], found["at"]) == ("Reject", None, at("11:00"))
 
 
-def test_step_without_any_trace_of_a_decision_hides_an_earlier_one():
+def test_step_without_a_decision_hides_an_earlier_decision():
     later = event("ResponseStep", id="12", name="Director", started_at=at("11:00"), ended_at=at("12:00"))
 
     assert decision(review(response(A, "Approve")), later, end("Rejected", "12:00")) is None
 
 
-def test_step_that_goes_on_has_no_decision_yet():
+def test_step_that_still_waits_has_no_decision_yet():
     going_on = review(response(A, "Approve"), ended_at=None)
 
     assert decision(going_on) is None
@@ -215,11 +215,11 @@ def test_decision_contradicts_the_status_of_another_option(step, status):
         ),
     ],
 )
-def test_status_of_the_customers_own_wording_is_no_contradiction(step, status):
+def test_status_in_the_customers_words_is_not_a_contradiction(step, status):
     assert decision(step, end(status))["problem"] is None
 
 
-def test_option_recorded_under_another_label_before_is_recognised():
+def test_option_with_an_earlier_label_is_recognised():
     first = review(
         {"id": A, "response": "Sent Back", "response_id": "2", "response_type": "reject", "responded_at": at("09:30")},
         overall_response="Sent Back",
@@ -231,7 +231,7 @@ def test_option_recorded_under_another_label_before_is_recognised():
     assert decision(first, second, end("Sent Back"))["problem"] is not None
 
 
-def test_status_of_a_later_step_says_nothing_of_an_earlier_decision():
+def test_status_of_a_later_step_does_not_affect_a_decision():
     director = event("ResponseStep", id="12", name="Director", started_at=at("11:00"), status="Reject")
     first = review(overall_response="Approve", available_response_options=OPTIONS)
 
@@ -295,7 +295,7 @@ def test_order_that_nothing_shows_is_named_not_guessed():
     assert rules.pending_step_of({"history": open_steps}) is None
 
 
-def test_decision_of_steps_without_an_order_is_a_problem_if_they_differ():
+def test_steps_without_an_order_must_agree_on_the_decision():
     one = event("ResponseStep", id="1", name="Check", overall_response="Approve", **SECOND)
     two = event("ResponseStep", id="2", name="Sign", overall_response="Reject", **SECOND)
 
@@ -307,7 +307,7 @@ def test_decision_of_steps_without_an_order_is_a_problem_if_they_differ():
     assert describe(one, same)["decision"]["option"] == "Approve"
 
 
-def test_occurrences_of_one_second_without_an_order_are_not_chosen_from():
+def test_occurrences_of_one_second_without_order_are_an_error():
     again = event("ResponseStep", id="3", name="Check", **SECOND)
 
     with pytest.raises(AmbiguousOrder):
@@ -372,7 +372,7 @@ def test_only_ended_at_or_the_status_ends_an_instance(beside, state, ended):
     assert rules.has_ended(found) is ended
 
 
-def test_instance_that_ended_no_one_says_how_ends_a_wait_for_both():
+def test_instance_with_an_unknown_end_ends_a_wait_for_both():
     found = describe(STARTED, status=None, ended_at=at("11:00"))
     words: dict[str, Any] = {"fail_on": (), "skip_on": ()}
 
@@ -409,7 +409,7 @@ def test_overridden_or_hidden_step_counts_as_decided():
         ).reason.startswith("Procore workflow instance 7 is in_progress and step 'Review' was ")
 
 
-def test_people_whom_a_step_asks_for_a_comment_only_do_not_hold_it():
+def test_a_step_does_not_wait_for_commenters():
     step = review(
         response(A, None),
         response(B, None, role_type="commenter"),

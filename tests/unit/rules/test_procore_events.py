@@ -89,7 +89,7 @@ def test_instance_that_started_and_vanishes_twice_has_own_ids(watcher):
     assert watcher.event_ids[0] == "instance_started:1"
 
 
-def test_redelivered_return_keeps_its_event_id(watcher):
+def test_redelivered_return_has_the_same_event_id(watcher):
     watcher.sees(["1"])
     watcher.sees((), {"1": None})
     before = watcher.reported
@@ -108,7 +108,7 @@ def test_return_waits_until_the_disappearance_is_stored(watcher):
     assert watcher.sees(["1"]) == ["started"]
 
 
-def test_instances_that_are_gone_are_remembered_up_to_a_limit(watcher, monkeypatch):
+def test_gone_instances_are_stored_up_to_a_limit(watcher, monkeypatch):
     monkeypatch.setattr(procore_events, "MAX_GONE", 2)
     ids = ["8", "9", "10", "11"]
     watcher.sees(ids)
@@ -117,7 +117,7 @@ def test_instances_that_are_gone_are_remembered_up_to_a_limit(watcher, monkeypat
     assert [key for key in watcher.reported if key.isdecimal()] == ["10", "11"]  # the newest
 
 
-def test_instances_of_an_unread_place_are_kept_as_they_are(watcher):
+def test_state_of_instances_in_an_unread_place_does_not_change(watcher):
     watcher.sees(["1"])
     stored = watcher.reported
 
@@ -153,7 +153,7 @@ def test_stored_entry_names_its_place_in_any_order_of_places(watcher):
 
 
 @pytest.mark.parametrize("item_id", [None, "5001", "a|b"])
-def test_item_is_stored_as_it_is(item_id):
+def test_item_is_stored_unchanged(item_id):
     found = Instances("1", [HERE], {"1": (HERE, item_id)}, {"1": shown()}, {}, {})
     calls = {"limit": 9, "is_stored": lambda *_: True, "is_desired": lambda _: True}
     reported, _ = changed_instances({}, found, is_first=True, **calls)

@@ -195,7 +195,7 @@ def test_an_older_history_of_events_only_shows_the_state_too(events, status, end
         7,
     ],
 )
-def test_an_event_of_unknown_kind_or_form_is_kept_whole(event):
+def test_an_event_of_unknown_type_or_format_is_stored_whole(event):
     (step,) = rows({"history": [event]})["steps"]
 
     assert rules.json.loads(step["raw"]) == event
@@ -242,7 +242,7 @@ def test_nameless_histories_are_found_by_the_time_they_started():
     assert found == [("2", "started_at"), ("1", "started_at")]
 
 
-def test_two_that_started_in_one_second_are_distinguished_by_their_order():
+def test_steps_of_the_same_second_are_distinguished_by_order():
     second = "2026-01-01T00:00:00Z"
 
     found = rules.name_histories(

@@ -74,7 +74,7 @@ def test_short_time_without_activities_shows_nothing(instance):
     assert stage(instance, is_over=False) == "between"
 
 
-def test_proven_final_state_needs_no_wait_if_it_was_entered_long_ago():
+def test_proven_final_state_of_long_ago_needs_no_wait():
     assert stage(FINAL, is_over=False, is_old=True) == "complete"
     assert stage(STALLED, is_over=False, is_old=True) == "between"
     assert stage(FINAL, NO_NAMES, is_over=False, is_old=True) == "between"

@@ -86,11 +86,11 @@ def test_a_state_is_named_by_name_status_or_id(name):
     assert decide(described(), skip_on={name}).action == "skip"
 
 
-def test_a_wait_goes_on_in_a_state_no_one_named():
+def test_a_wait_continues_in_a_state_that_is_not_named():
     assert decide(described()) is None
 
 
-def test_a_terminated_instance_fails_a_wait_that_would_last_for_ever():
+def test_a_terminated_instance_fails_an_endless_wait():
     verdict = decide(described(terminated_at="2018-03-01T00:00:00Z"))
 
     assert verdict.action == "fail"
@@ -98,7 +98,7 @@ def test_a_terminated_instance_fails_a_wait_that_would_last_for_ever():
 
 
 @pytest.mark.parametrize("changes", [{"activities": []}, {"state_id": None, "state": None, "status": None}])
-def test_an_instance_without_activity_ends_a_wait_only_if_it_lasts(changes):
+def test_a_lasting_lack_of_activities_ends_the_wait(changes):
     assert decide(described(**changes)) is None
 
     assert decide(described(**changes), is_over=True).action == "fail"
@@ -120,7 +120,7 @@ def test_yesterdays_start_is_not_todays_denial(set_at, is_an_answer):
     assert (decide(start, until={"Start"}, after=action) is not None) is is_an_answer
 
 
-def test_a_finer_clock_on_one_side_does_not_make_the_new_state_old():
+def test_a_finer_clock_does_not_make_the_new_state_old():
     pending = described(state_set_at="2018-02-14T21:46:03Z")
 
     assert decide(pending, until={"Pending Approval"}, after=rules.moment_of("2018-02-14T21:46:03.900Z")) is not None
@@ -165,7 +165,7 @@ def test_activity_listed_by_a_terminated_instance_is_not_open():
     assert "without reaching activity 'Approve'" in verdict.reason
 
 
-def test_an_activity_of_the_occurrence_before_the_action_is_not_meant():
+def test_an_activity_before_the_action_does_not_count():
     before = rules.moment_of("2018-02-15T00:00:00Z")
 
     assert decide(described(), activity="Approve", after=before) is None
@@ -203,7 +203,7 @@ def test_a_state_has_moved_on_when_its_occurrence_is_over(changes, moved):
 @pytest.mark.parametrize(
     ("changes", "is_over"), [({"terminated_at": "2018-03-01T00:00:00Z"}, False), ({"activities": []}, True)]
 )
-def test_an_instance_that_ended_in_an_occurrence_has_no_state_after_it(changes, is_over):
+def test_an_instance_that_ended_in_a_state_has_no_next_state(changes, is_over):
     instance = described(**changes)
 
     verdict = rules.evaluate_state_change(instance, rules.occurrence_of(described()), {}, is_over=is_over)
@@ -215,7 +215,7 @@ DRAFT = {"state": "Draft", "state_id": "18700", "status": "Draft", "activities":
 
 
 @pytest.mark.parametrize("role", ["until", "fail_on", "skip_on"])
-def test_draft_without_activities_is_no_state_that_was_named(role):
+def test_draft_without_activities_is_not_a_named_state(role):
     named = {"until": {"PO Approved"}, role: {"draft"}}
 
     assert decide(described(**DRAFT), **named) is None
@@ -284,7 +284,7 @@ ROUND = [  # submitted, and denied again
 ]
 
 
-def test_time_of_an_occurrence_comes_from_the_history_where_it_is_null():
+def test_missing_time_of_an_occurrence_comes_from_the_history():
     assert rules.entered_occurrence(timeless(), ROUND)["set_at"] == DENIED["created_at"]
     assert rules.entered_occurrence(timeless(), ROUND[1:])["set_at"] is None
     assert rules.entered_occurrence(timeless(), [])["set_at"] is None
@@ -354,7 +354,7 @@ def test_only_a_newer_row_follows_an_action():
         ("2018-02-14T22:46:02+01:00", "2018-02-14T21:46:03", True),
     ],
 )
-def test_a_finer_clock_of_the_server_is_taken_at_its_word(set_at, acted_at, is_before):
+def test_a_finer_clock_of_the_server_is_believed(set_at, acted_at, is_before):
     assert rules.is_before(described(state_set_at=set_at), rules.moment_of(acted_at)) is is_before
 
 

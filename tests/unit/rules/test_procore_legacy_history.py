@@ -57,7 +57,7 @@ def test_a_later_occurrence_of_the_same_second_does_not_count():
     assert find({**SUBMITTED, "bic_start": ENTERED}) == rules.Found(None)
 
 
-def test_the_row_that_led_into_an_occurrence_is_not_of_that_occurrence():
+def test_the_row_that_led_into_an_occurrence_does_not_count():
     assert find(SUBMITTED, occurrence=PENDING) == rules.Found(None)
 
 
@@ -106,7 +106,7 @@ def test_role_name_is_matched_where_the_history_has_ids_only():
     assert as_role("Director") == rules.Found(None)
 
 
-def test_what_another_role_did_does_not_count_while_ours_is_open():
+def test_activity_of_another_role_does_not_count_while_open():
     denied = {**DENIED, "workflow_user_role_id": "14306"}
 
     assert find(denied, occurrence=PENDING, user="90001", activity_id="29948") == rules.Found(None)
@@ -119,7 +119,7 @@ def test_colleagues_row_does_not_count_while_open_to_that_role():
     assert find(DENIED, occurrence=PENDING, user="90001", instance=closed, activity_id="29948").row == DENIED
 
 
-def test_our_activity_counts_in_any_role_before_those_of_others():
+def test_the_users_activity_counts_in_any_role_first():
     in_review = {**SUBMITTED, "workflow_activity_id": "29948", "bic_start": ENTERED}
     ours = {**in_review, "id": "2", "created_at": "2018-02-14T22:00:00Z", "performed_by_id": "90001"}
     theirs = {**in_review, "id": "1", "created_at": "2018-02-14T21:50:00Z", "workflow_user_role_id": "14304"}
@@ -148,7 +148,7 @@ def test_equal_times_are_ordered_by_id_to_show_two_occurrences():
     assert find(*rows[1:], occurrence=occurrence, instance=start) == rules.Found(None, ("1",))
 
 
-def test_two_occurrences_without_a_time_are_not_taken_for_one():
+def test_two_occurrences_without_a_time_are_not_one():
     second = legacy.entered_occurrence(timeless(), ROUND)
 
     assert find(*ROUND, occurrence=second, instance=timeless()) == rules.Found(None)

@@ -19,7 +19,7 @@ from airflow_provider_workflows.rules import procore_operations as rules
         (None, None, False),
     ],
 )
-def test_operation_ends_in_a_final_state_or_an_unknown_one_with_end(status, completed_at, ended):
+def test_operation_ends_in_a_final_state_or_with_an_end(status, completed_at, ended):
     assert rules.operation_ended({"status": status, "completed_at": completed_at}) is ended
 
 

@@ -41,7 +41,7 @@ ROW = {"old_assignee_id": 1, "new_assignee_ids": ["3", 2]}
         {"updated_by": {"id": 9}},
     ],
 )
-def test_row_with_our_people_is_ours_in_any_form(more):
+def test_row_with_the_same_people_is_the_request_in_any_format(more):
     assert is_request({**ROW, **more}, SENT, "9") is True
 
 
@@ -64,7 +64,7 @@ def test_row_with_our_people_is_ours_in_any_form(more):
         {"created_by": {"id": "8"}},
     ],
 )
-def test_row_that_contradicts_is_not_ours(more):
+def test_row_that_contradicts_is_not_the_sent_request(more):
     assert is_request({**ROW, **more}, SENT, "9") is False
 
 

@@ -58,7 +58,7 @@ def test_only_failure_counts_without_names_of_columns(row):
         "Project,Workflow Template,Remedy",
     ],
 )
-def test_names_of_columns_are_no_failure(names):
+def test_names_of_columns_are_not_a_failure(names):
     assert failures_in(names.encode()) == []
     assert len(failures_in(f"{names}\n1,2,3\n\n4,5,6\n".encode())) == 2
 
@@ -77,6 +77,6 @@ def test_list_with_anything_in_it_is_not_empty(report):
 @pytest.mark.parametrize(
     "report", [b'1,"' + b"x" * 200_000 + b'"', b'1,"never closed\n2,x', bytes(range(256)), b"\xff\xfe\x00", b"\x00"]
 )
-def test_odd_bytes_are_read_somehow(report):
+def test_malformed_bytes_do_not_raise(report):
     assert isinstance(failures_in(report), list)
     assert failures_in(b"1,2\n" + report)

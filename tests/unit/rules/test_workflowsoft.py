@@ -77,7 +77,7 @@ def test_a_response_of_another_format_is_an_error_and_never_none(body, shown):
     assert "secret" not in str(error.value)
 
 
-def test_what_can_be_read_of_a_malformed_response_comes_with_the_error():
+def test_error_of_a_malformed_response_has_its_readable_part():
     # In Python 1 equals True, so these two must not be reported apart by comparing them.
     odd = [{"IntegrationInstanceId": 1}, {"IntegrationInstanceId": True}, INSTANCE, {"Foo": "secret"}]
 
@@ -177,7 +177,7 @@ def test_an_instance_is_named_by_its_id_or_by_the_sensors_row(given_id):
 @pytest.mark.parametrize(
     "given_id", [None, "", " ", "None", True, [], ["2"], ("2",), {}, {"id": "2"}, "{'a': 1}", "[1]", {"x"}]
 )
-def test_what_is_no_id_of_an_instance_is_rejected_by_name(given_id):
+def test_a_value_that_is_not_an_instance_id_is_rejected_by_name(given_id):
     with pytest.raises(ConfigurationError, match="integration_instance_id must be the id of one integration instance"):
         rules.instance_id_of(given_id)
 
@@ -212,7 +212,7 @@ def test_no_one_and_several_are_reported_with_the_candidates(email, people, said
         rules.choose_user("assigned_to", email, people)
 
 
-def test_people_are_read_in_any_case_of_names_and_with_names_missing():
+def test_users_are_read_in_any_case_and_without_names():
     assert rules.user_rows([{"ID": 1, "fullName": "A", "EMAIL": "a@x"}, {"Id": "2", "Email": None}]) == [
         {"id": "1", "full_name": "A", "email": "a@x"},
         {"id": "2", "full_name": "", "email": ""},
@@ -243,7 +243,7 @@ def test_unlisted_digits_are_an_id_only_if_there_may_be_more():
         ("", False),
     ],
 )
-def test_only_words_that_leave_no_doubt_mean_already_completed(words, said):
+def test_only_unambiguous_messages_mean_already_completed(words, said):
     assert rules.says_already_completed(words) is said
 
 
@@ -257,7 +257,7 @@ def test_only_words_that_leave_no_doubt_mean_already_completed(words, said):
         "Completed",
     ],
 )
-def test_a_sentence_about_another_completion_says_nothing_of_ours(words):
+def test_a_sentence_about_another_completion_does_not_count(words):
     assert not rules.says_already_completed(words)
 
 

@@ -201,7 +201,7 @@ def test_fields_of_another_format_are_an_error(body):
         rules.read_fields(body)
 
 
-def test_xcom_holds_json_primitives_and_repeated_labels_go_by_key():
+def test_xcom_has_json_primitives_and_repeated_labels_by_key():
     fields = rules.read_fields(
         [
             row("Decimal?", "12345678901234.5678", "Amount", "a"),
@@ -304,7 +304,7 @@ def test_a_value_is_written_by_its_type(type_name, value, sent):
         ("Date?", "24.8.2021", "a date.*got str"),
     ],
 )
-def test_a_wrong_value_names_the_field_what_it_takes_and_what_it_got(type_name, value, expected):
+def test_error_of_a_wrong_value_names_field_type_and_value(type_name, value, expected):
     with pytest.raises(ConfigurationError, match=f"field 'Event' .*{expected}"):
         rules.encode(field(type_name), value)
 
@@ -456,7 +456,7 @@ def test_unknown_type_is_written_unchanged_only_when_allowed():
         ("12345678901234.5678", 12345678901234.5678, False),
     ],
 )
-def test_values_of_a_type_no_one_knows_are_compared_as_json_does(held, wanted, same):
+def test_values_of_an_unknown_type_are_compared_as_json(held, wanted, same):
     update = rules.plan_update([field("Odd", held)], {"Event": wanted}, allow_unknown_types=True)
 
     assert (update.unchanged if same else update.written) == ["Event"]
@@ -476,7 +476,7 @@ def test_values_of_a_type_no_one_knows_are_compared_as_json_does(held, wanted, s
         ([["A"]], None),
     ],
 )
-def test_options_are_read_where_their_form_is_obvious(options, values):
+def test_options_are_read_if_their_format_is_unambiguous(options, values):
     assert rules.option_values(field("String", options=options)) == values
 
 
@@ -490,7 +490,7 @@ def test_a_value_outside_the_options_is_rejected_with_the_options():
 
 
 @pytest.mark.parametrize("name", ["Title", "Name", "Value", "Label", "Text"])
-def test_an_option_is_chosen_by_its_word_or_its_id(name):
+def test_an_option_is_chosen_by_its_text_or_its_id(name):
     options = [{"Id": 1, name: "Low"}, {"Id": 2, name: "High"}]
     text = field("String", '"Low"', options=options)
 
@@ -660,7 +660,7 @@ def test_expected_fields_of_a_fieldless_or_malformed_instance():
         rules.check_expected([], "Venue", "2")
 
 
-def test_values_are_kept_with_every_digit():
+def test_values_are_stored_with_every_digit():
     values = {
         "a": Decimal("12345678901234.5678"),
         "b": None,
@@ -726,7 +726,7 @@ def test_a_flag_may_come_as_text(flag):
     assert not field("String", '"x"', isReadonly="false").is_readonly
 
 
-def test_options_may_be_several_and_in_another_form_of_the_same_value():
+def test_options_may_be_several_and_in_another_format():
     several = field("String[]", '["A"]', options=["A", "B"])
     assert rules.plan_update([several], {"Event": ["A", "B"]}, allow_unknown_types=True).written == ["Event"]
     with pytest.raises(ConfigurationError, match="must be one of 'A', 'B'"):
@@ -735,7 +735,7 @@ def test_options_may_be_several_and_in_another_form_of_the_same_value():
     assert rules.plan_update([guid], {"Event": GUID}).values == {"k-1": GUID}
 
 
-def test_a_number_of_an_unknown_type_comes_back_from_xcom_as_it_was():
+def test_a_number_of_an_unknown_type_survives_xcom():
     money = field("Money", '{"amount": 12345678901234.5678, "in": "EUR"}')
     shown = rules.xcom_value(money.value)
 
@@ -745,7 +745,7 @@ def test_a_number_of_an_unknown_type_comes_back_from_xcom_as_it_was():
 
 
 @pytest.mark.parametrize("text", ['"21:00"', '"now"'])
-def test_a_time_without_a_day_is_no_time(text):
+def test_a_time_without_a_day_is_not_a_time(text):
     assert field("DateTime?", text).unreadable
 
 

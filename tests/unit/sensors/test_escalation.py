@@ -301,7 +301,7 @@ def test_worker_that_dies_while_it_sends_sends_nothing_again(emulator, store, bu
 
 
 @pytest.mark.usefixtures("one_read")
-def test_step_that_ends_before_an_unknown_outcome_is_read_says_so(emulator, store, build, dies):
+def test_step_that_ended_before_the_read_is_an_unknown_outcome(emulator, store, build, dies):
     context = {"task_state_store": store}
     hours_pass(emulator, 75)
     dies(ProcoreHook, "add_assignees", "before")
@@ -379,7 +379,7 @@ def test_lost_response_is_resolved_by_reading(emulator, store, build):
     assert (trigger.escalation.level(), trigger.escalation.problem()) == (2, None)
 
 
-def test_step_that_moved_before_the_worker_polls_gets_no_one(emulator, store, build, notified):
+def test_step_that_moved_before_the_poll_gets_no_assignee(emulator, store, build, notified):
     context = {"task_state_store": store}
     trigger = deferred(build(), context).trigger
     hours_pass(emulator, 75)
@@ -392,7 +392,7 @@ def test_step_that_moved_before_the_worker_polls_gets_no_one(emulator, store, bu
     assert again.overdue_watch["next"]["step"] == "Director Approval"
 
 
-def test_step_that_moves_before_the_write_gets_no_one(emulator, store, build, notified, monkeypatch):
+def test_step_that_moves_before_the_write_gets_no_assignee(emulator, store, build, notified, monkeypatch):
     original = ProcoreHook.get_instance_history
 
     def history(self, *args, **kwargs):
@@ -425,7 +425,7 @@ def test_assignee_of_the_step_is_not_added_again(emulator, store, build, notifie
 
 
 @pytest.mark.usefixtures("no_delays")
-def test_transient_error_is_tried_again_after_a_pause(emulator, store, build, notified, monkeypatch):
+def test_transient_error_is_tried_again_after_a_sleep(emulator, store, build, notified, monkeypatch):
     def away(*args, **kwargs):
         raise ServerError("No response.")
 

@@ -101,7 +101,7 @@ def test_poking_wait_writes_only_what_has_changed(emulator, clock, store, way):
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=list(WAYS))
-def test_failing_polls_are_written_once_and_keep_the_step(emulator, clock, store, way):
+def test_failing_polls_are_stored_once_with_the_step(emulator, clock, store, way):
     def happen():
         if clock.elapsed == 300:
             emulator.control("POST", "faults", path="/history$", times=5, status=503)
@@ -127,7 +127,7 @@ def test_first_poll_of_a_retry_replaces_the_description(emulator, store):
     assert [wait.try_number for wait in store.writes] == [1, 2]
 
 
-def test_failing_first_poll_of_a_retry_shows_no_step_of_the_earlier_try(emulator, store):
+def test_failing_first_poll_of_a_retry_shows_no_earlier_step(emulator, store):
     def run(try_number):
         with pytest.raises(TaskDeferred):
             ProcoreInstanceSensor(task_id="wait", instance_id=INSTANCE, deferrable=True).execute(
@@ -234,7 +234,7 @@ def test_wait_for_an_integration_step_names_it(emulator, store, set_connection, 
     assert "Check event" in found.subject
 
 
-def test_polls_of_a_woken_sensor_write_only_what_has_changed(emulator, store):
+def test_polls_of_a_resumed_sensor_write_only_changes(emulator, store):
     """A sensor of consumed instances polls on a worker each time, in a new process."""
     sensor = {"task_id": "wait", "diagram": "Event planning", "step": "Check event", "deferrable": True}
     context = {"task_state_store": store}

@@ -157,7 +157,7 @@ def resumed(sensor, context, event):
     return deferral.value.trigger
 
 
-def test_trigger_carries_known_steps_and_deadline_without_a_store(emulator, build, notified):
+def test_trigger_has_known_steps_and_deadline_without_a_store(emulator, build, notified):
     trigger = deferred(build(), {}).trigger
     later(emulator)
 
@@ -353,7 +353,7 @@ def test_a_notifiers_templates_are_rendered_again_for_each_step(emulator, store,
     assert set(context) == {"task_state_store", "dag"}
 
 
-def test_failing_notifier_stops_neither_other_notifiers_nor_the_wait(emulator, store, build, notified, said):
+def test_failing_notifier_stops_no_other_and_not_the_wait(emulator, store, build, notified, said):
     def no_mail(context):
         raise OSError("no mail today")
 

@@ -284,7 +284,7 @@ def test_a_rejected_first_poke_defers(emulator, clock, store, rejection):
 
 
 @pytest.mark.parametrize("wrong", [{"instance_id": "999"}, {"procore_conn_id": "nowhere"}])
-def test_a_deferrable_wait_fails_for_a_wrong_parameter_in_its_first_try_only(emulator, clock, store, wrong):
+def test_wrong_parameter_fails_a_deferrable_wait_at_first_try(emulator, clock, store, wrong):
     with pytest.raises((NotFound, ConfigurationError)):
         Task(clock, store, deferrable=True, **wrong).run()
 
@@ -301,7 +301,7 @@ TAKES = {"task_id": "take", "step_id": 101, "deferrable": True, "poke_interval":
 
 
 @pytest.mark.parametrize("has_store", [False, True])
-def test_a_wait_on_workers_only_counts_its_rejections_over_the_sleeps(emulator, clock, store, has_store):
+def test_rejections_of_a_wait_on_workers_survive_the_sleeps(emulator, clock, store, has_store):
     fault(emulator, path="/new-integrations", status=403, json={"Message": "No access"})
     task = Task(clock, store if has_store else None, build=WorkflowsoftIntegrationSensor, **TAKES)
 
@@ -407,7 +407,7 @@ def test_the_last_poll_is_at_the_deadline(emulator, clock, store, way):
     assert clock.elapsed == pytest.approx(3, abs=1)
 
 
-def test_a_wait_without_a_store_ends_at_its_deadline_with_the_last_state(emulator, clock, way):
+def test_a_wait_without_a_store_ends_with_the_last_state(emulator, clock, way):
     with pytest.raises(AirflowSensorTimeout, match="at step 'Budget Check'"):
         Task(clock, timeout=300, poke_interval=60, **way).run()
     assert clock.elapsed == pytest.approx(300, abs=5)
@@ -491,7 +491,7 @@ def operation_sensor(operation_id: str, **parameters) -> ProcoreAsyncOperationSe
     return ProcoreAsyncOperationSensor(operation_id=operation_id, **{**options, **parameters})
 
 
-def test_a_result_that_cannot_be_read_in_full_is_polled_for_again(emulator, clock, store, way, operation):
+def test_a_result_that_is_read_in_part_is_polled_again(emulator, clock, store, way, operation):
     fault(emulator, path="/async_operations/", skip=1, times=1, status=403, json={})
 
     assert Task(clock, store, build=operation_sensor, operation_id=operation, **way).run()["status"] == "done"

@@ -499,7 +499,7 @@ def test_a_step_is_named_by_its_uuid_too(emulator, store):
     assert result["occurrence"]["step"] == "Budget Check"
 
 
-def test_step_answered_ends_after_the_response_and_not_at_the_start(emulator, store):
+def test_step_answered_ends_after_the_response(emulator, store):
     sensor = instance_sensor(step_answered=["Budget Check"])
     assert sensor.poke({"task_state_store": store}) is False
     answer(emulator, "Approve")
@@ -597,7 +597,7 @@ def test_empty_step_waits_for_no_step(emulator, store, parameters):
     ],
 )
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_a_bad_parameter_of_a_step_is_named_before_anything_is_sent(emulator, parameters, named, deferrable):
+def test_a_bad_parameter_of_a_step_is_named_before_sending(emulator, parameters, named, deferrable):
     with pytest.raises(ConfigurationError, match=named):
         instance_sensor(deferrable=deferrable, **parameters).execute({})
     assert emulator.requests() == []
@@ -688,7 +688,7 @@ def test_correspondence_request_is_found_with_its_subtype(emulator, store):
     assert (request["item_id"], request["step"]) == ("9", "Letter Review")
 
 
-def test_a_misspelt_tool_is_named_even_where_the_project_is_given(emulator, store):
+def test_a_misspelt_tool_is_named_even_with_a_project(emulator, store):
     sensor = requested_sensor(tool_type="purchase_order", project_id="1001")
 
     with pytest.raises(ConfigurationError, match=r"Unknown tool_type 'purchase_order'.*purchase_order_contract"):
@@ -704,7 +704,7 @@ def test_forbidden_instance_does_not_hide_the_others(emulator, store):
     assert [request["item_id"] for request in found] == ["77"]
 
 
-def test_an_instance_that_is_listed_under_two_names_is_one_request(emulator, store):
+def test_an_instance_listed_under_two_names_is_one_request(emulator, store):
     sensor = requested_sensor(tool_type=["purchase_order_contract", "PurchaseOrderContract"], project_id=["1001", 1001])
 
     assert [request["instance_id"] for request in sensor.execute({"task_state_store": store})] == ["700001"]

@@ -125,7 +125,7 @@ def test_named_legacy_state_ends_the_wait_at_once(emulator):
     assert sensor(legacy_until={"PO Approved"}).execute({})["engine"] == "procore_legacy"
 
 
-def test_denial_that_sends_the_item_back_is_no_end(emulator):
+def test_denial_that_sends_the_item_back_is_not_an_end(emulator):
     submit(emulator)
     act(emulator, "Deny", "rita@example.com")
     emulator.control("POST", "clock", advance=HOUR)
@@ -172,7 +172,7 @@ def run(emulator, clock, store, happens, **parameters):
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("way", WAYS.values(), ids=list(WAYS))
 @pytest.mark.parametrize("side", SIDES)
-def test_wait_goes_on_in_v2_and_keeps_what_it_saw(emulator, clock, store, way, side):
+def test_wait_continues_in_v2_and_remembers_what_it_saw(emulator, clock, store, way, side):
     submit(emulator)
     started = []
 
@@ -229,7 +229,7 @@ def test_legacy_instance_that_looks_as_before_is_waited_for(emulator, clock, sto
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=list(WAYS))
-def test_notifier_is_called_once_for_a_stuck_item_and_the_wait_goes_on(emulator, clock, store, way):
+def test_notifier_is_called_once_for_a_stuck_item(emulator, clock, store, way):
     submit(emulator)
     started, calls = [], []
 
@@ -265,7 +265,7 @@ def test_retry_knows_what_the_first_try_saw(emulator, clock, store):
     assert found["legacy"]["state"] == "Pending Approval"
 
 
-def test_failed_trigger_hands_what_it_saw_to_the_retry(emulator, store):
+def test_failed_trigger_passes_what_it_saw_to_the_retry(emulator, store):
     submit(emulator)
     trigger = deferred(sensor(), {"task_state_store": store}).trigger
     event = {"status": "error", "error": "ServerError", "message": "any", "seen": {**trigger.seen, "notified": 7.0}}
@@ -293,7 +293,7 @@ def test_short_404_is_not_believed(emulator, clock, store):
 # --- two instances in Legacy ---
 
 
-def test_restart_in_legacy_is_followed_and_its_termination_is_no_decision(emulator, store):
+def test_restart_in_legacy_is_followed(emulator, store):
     context = {"task_state_store": store}
     submit(emulator)
     wait = sensor()
@@ -348,7 +348,7 @@ def test_v2_instance_from_before_the_legacy_one_moved_decides_nothing(emulator):
     assert sensor(legacy_until=["Approved"]).execute({})["engine"] == "procore_legacy"
 
 
-def test_wait_in_legacy_goes_on_while_v2_rejects_its_polls(emulator, clock, store):
+def test_wait_in_legacy_continues_while_v2_rejects_its_polls(emulator, clock, store):
     submit(emulator)
     emulator.control("POST", "faults", path="/rest/v2.0/", times=9999, status=403, json={"error": {"message": "No"}})
 

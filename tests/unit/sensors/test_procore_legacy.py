@@ -213,7 +213,7 @@ def test_every_poll_of_an_ended_instance_ends_the_wait(emulator, store, ended_as
     ("side", "error"),
     [("unchanged", None), ("draft", None), ("terminated", AirflowFailException), ("not_found", NotFound)],
 )
-def test_instance_of_a_company_that_left_legacy_is_no_success(emulator, store, side, error):
+def test_instance_of_a_company_that_left_legacy_is_not_a_success(emulator, store, side, error):
     person(emulator, "Submit for Approval", "pat@example.com")
     emulator.control("POST", "procore/legacy/upgrade")
     emulator.control("PATCH", "flags", legacy_left_behind=side)
@@ -270,7 +270,7 @@ def test_an_action_without_a_time_is_an_error_of_the_wait(store, monkeypatch):
         sensor(after=after).execute({"task_state_store": store})
 
 
-def test_a_hidden_history_leaves_a_wait_within_the_second_undecided(emulator, store, monkeypatch):
+def test_wait_within_the_second_continues_without_a_history(emulator, store, monkeypatch):
     joint = {"instance_id": "568151", "activity": "Accept"}
     after = perform(**joint, role="Project Manager").execute({"task_state_store": store})["history_id"]
     monkeypatch.setattr(ProcoreLegacyHook, "list_activity_histories", lambda *a: [])

@@ -208,7 +208,7 @@ def test_the_old_state_is_not_returned_as_the_new_one(emulator, store, between_l
     assert len(slept) == 2
 
 
-def test_a_state_that_stays_without_activities_has_no_state_after_it(emulator, store, between_looks, monkeypatch):
+def test_a_state_that_stays_without_activities_has_no_next_state(emulator, store, between_looks, monkeypatch):
     emulator.control("PATCH", "flags", legacy_transition="delayed", transition_delay=3600)
     ended_after = "airflow_provider_workflows.triggers.procore_legacy.ENDED_AFTER_SECONDS"
     between_looks(lambda: monkeypatch.setattr(ended_after, 0.0))

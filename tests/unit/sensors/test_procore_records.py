@@ -173,7 +173,7 @@ def test_gap_between_two_steps_ends_no_wait(emulator, gap):
     assert look()["state"] == "complete"
 
 
-def test_gap_before_the_users_step_is_no_request(emulator):
+def test_gap_before_the_users_step_is_not_a_request(emulator):
     flags(emulator, step_gap=600)
     respond(emulator, US, "Approve")
     emulator.control("POST", "clock", advance=600)

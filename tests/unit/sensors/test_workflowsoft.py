@@ -429,7 +429,7 @@ def test_without_permission_nothing_is_sent_and_the_error_says_why(connect, emul
 
 
 @pytest.mark.parametrize("way", [WAYS["poke"], WAYS["deferrable"]])
-def test_dry_run_refuses_a_poll_that_consumes(connect, emulator, store, way):
+def test_dry_run_rejects_a_poll_that_consumes(connect, emulator, store, way):
     person_starts(emulator)
     connect("consumed_on_read", dry_run=True)
     before = len(emulator.requests())
@@ -790,7 +790,7 @@ def test_three_consecutive_server_errors_name_a_wrong_step(connect, emulator, st
 
 
 @pytest.mark.parametrize("answered", ["404", "nothing"])
-def test_other_responses_for_a_wrong_step_are_an_error_or_nothing(consuming, emulator, store, answered):
+def test_other_responses_to_a_wrong_step_are_an_error_or_none(consuming, emulator, store, answered):
     emulator.control("PATCH", "flags", ws_unknown_step=answered)
 
     with pytest.raises(NotFound if answered == "404" else AirflowSensorTimeout):
@@ -925,9 +925,7 @@ def test_outages_with_a_response_in_between_are_two_periods(consuming, emulator,
 @pytest.mark.sample(3)
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("body", ["<html>", '{"IntegrationInsta', '{"Id": 2}', "[7]"])
-def test_responses_that_cannot_be_read_fail_and_are_a_possible_loss(
-    consuming, emulator, store, run, way, counted, body
-):
+def test_unreadable_responses_fail_and_are_a_possible_loss(consuming, emulator, store, run, way, counted, body):
     fault(emulator, status=200, body=body, after=True, times=3)
     person_starts(emulator)
 
@@ -1051,7 +1049,7 @@ def test_timeout_reports_a_loss_found_by_its_own_try(consuming, emulator, store,
 
 
 @pytest.mark.parametrize("status", [400, 403, 429])
-def test_a_rejection_is_no_possible_loss(consuming, emulator, store, counted, status):
+def test_a_rejection_is_not_a_possible_loss(consuming, emulator, store, counted, status):
     fault(emulator, status=status, json={"Message": "no"}, headers={"Retry-After": "3600"})
     started = person_starts(emulator)
 
@@ -1062,7 +1060,7 @@ def test_a_rejection_is_no_possible_loss(consuming, emulator, store, counted, st
     assert counted == []
 
 
-def test_unsent_call_is_no_possible_loss(store, set_connection, counted):
+def test_unsent_call_is_not_a_possible_loss(store, set_connection, counted):
     extra = {"allow_consume": True, "verify": "/no/such/bundle.pem"}
     connection = {"conn_type": "workflowsoft", "host": "https://127.0.0.1:9", "password": "ready", "extra": extra}
     set_connection("workflowsoft_default", connection)
@@ -1073,7 +1071,7 @@ def test_unsent_call_is_no_possible_loss(store, set_connection, counted):
 
 
 @pytest.mark.parametrize("where", [{}, {"step_id": 101}])
-def test_a_sign_in_that_fails_is_waited_for_and_no_possible_loss(consuming, emulator, store, run, way, counted, where):
+def test_a_failed_sign_in_is_retried_and_not_a_possible_loss(consuming, emulator, store, run, way, counted, where):
     emulator.control("POST", "faults", path="apitoken", status=500, times=2)
     started = person_starts(emulator)
 
@@ -1083,7 +1081,7 @@ def test_a_sign_in_that_fails_is_waited_for_and_no_possible_loss(consuming, emul
     assert (result[0]["possibly_lost"], counted) == ([], [])
 
 
-def test_failed_sign_in_after_a_revoked_token_is_no_possible_loss(consuming, emulator, store, run, counted):
+def test_failed_sign_in_after_a_revoked_token_loses_nothing(consuming, emulator, store, run, counted):
     def revoke() -> None:
         emulator.control("POST", "tokens/revoke")
         emulator.control("POST", "faults", path="apitoken", status=500)
@@ -1095,7 +1093,7 @@ def test_failed_sign_in_after_a_revoked_token_is_no_possible_loss(consuming, emu
     assert [r["status"] for r in emulator.requests() if "apitoken" in r["path"]] == [200, 500, 200]
 
 
-def test_an_unreachable_server_is_waited_for_and_no_possible_loss(
+def test_an_unreachable_server_is_not_a_possible_loss(
     consuming, emulator, store, run, way, counted, set_connection, monkeypatch
 ):
     monkeypatch.setattr("airflow_provider_workflows.hooks.base.RetryPolicy", partial(RetryPolicy, attempts=1))

@@ -271,7 +271,7 @@ def test_kill_without_terminate_on_kill_reads_nothing(emulator, clock, airflow_s
 
 
 @pytest.mark.parametrize("option", ["Reject", None])
-def test_instance_that_has_ended_is_sent_nothing(emulator, clock, airflow_says, caplog, option):
+def test_ended_instance_is_sent_nothing(emulator, clock, airflow_says, caplog, option):
     airflow_says("success")
     if option is None:
         emulator.control("POST", f"procore/instances/{INSTANCE}/terminate")

@@ -78,7 +78,7 @@ def test_recorded_response_fires_without_a_poll(emulator, waiting, airflow, cloc
     assert requests == {}
 
 
-def test_airflow_is_asked_once_in_a_wait_of_days(emulator, waiting, airflow):
+def test_airflow_is_read_once_in_a_wait_of_days(emulator, waiting, airflow):
     async def scenario(waits):
         waits.begin(approval())
         for _ in range(5):
@@ -89,7 +89,7 @@ def test_airflow_is_asked_once_in_a_wait_of_days(emulator, waiting, airflow):
     assert airflow.asked == [UUID(TI)]
 
 
-def test_failing_airflow_is_asked_again_and_polls_go_on(emulator, waiting, airflow):
+def test_failing_airflow_is_read_again_and_polls_continue(emulator, waiting, airflow):
     airflow.failures, airflow.chosen = 2, ["Reject"]
 
     async def scenario(waits):

@@ -103,7 +103,7 @@ def test_items_share_the_polls_of_other_waits(emulator, waiting):
 
 
 @pytest.mark.parametrize("side", FEW_SIDES)
-def test_items_that_left_legacy_are_not_polled_one_by_one(emulator, waiting, side):
+def test_items_that_left_legacy_are_not_polled_individually(emulator, waiting, side):
     items = many(emulator, 20)
 
     async def scenario(waits):
@@ -148,7 +148,7 @@ def test_v2_without_bulk_history_is_not_polled_for_each_item(emulator, waiting):
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("restarts", [False, True])
-def test_wait_goes_on_in_v2_and_keeps_what_it_saw(emulator, waiting, side, restarts):
+def test_wait_continues_in_v2_and_remembers_what_it_saw(emulator, waiting, side, restarts):
     submit(emulator)
 
     async def scenario(waits):
@@ -175,7 +175,7 @@ def test_wait_goes_on_in_v2_and_keeps_what_it_saw(emulator, waiting, side, resta
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("has_workflow", [True, False])
 @pytest.mark.parametrize("side", FEW_SIDES)
-def test_stuck_item_ends_the_wait_and_one_that_looks_as_before_does_not(emulator, waiting, side, has_workflow):
+def test_only_a_stuck_item_ends_the_wait(emulator, waiting, side, has_workflow):
     submit(emulator)
 
     async def scenario(waits):
@@ -220,7 +220,7 @@ def test_stuck_item_resumes_the_task_once_for_its_notifier(emulator, waiting):
     assert (event["status"], event["result"]["engine"], resumed) == ("done", "procore", 2)
 
 
-def test_overdue_state_of_legacy_is_noticed_without_reading_it_again(emulator, waiting):
+def test_overdue_legacy_state_is_noticed_without_another_read(emulator, waiting):
     submit(emulator)
     wait = ProcoreItemSensor(
         task_id="wait", tool_type=TOOL, item_id=ITEM, on_overdue=print, overdue_after=HOUR, poke_interval=INTERVAL

@@ -39,7 +39,7 @@ def test_a_gap_between_states_ends_no_wait_before_ten_minutes(emulator, waiting,
 
 
 @pytest.mark.parametrize(("side", "status"), [("not_found", "error"), ("terminated", "done"), ("draft", "done")])
-def test_wait_for_an_instance_that_left_legacy_ends_and_names_the_switch(emulator, waiting, side, status):
+def test_wait_for_an_instance_that_left_legacy_names_the_switch(emulator, waiting, side, status):
     act(emulator, "Submit for Approval", "pat@example.com", "568150")
 
     async def scenario(waits):

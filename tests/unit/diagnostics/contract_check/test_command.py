@@ -117,7 +117,7 @@ def test_rate_limited_check_stops_at_once(tenant, run, sent_before):
     assert len(tenant.emulator.requests()) - start <= sent_before + 2
 
 
-def test_server_that_goes_away_is_not_asked_forty_times(tenant, run):
+def test_server_that_goes_down_does_not_get_forty_requests(tenant, run):
     tenant.control("faults", path="^/rest", times=100, skip=3, reset="before")
     start = len(tenant.emulator.requests())
 

@@ -90,7 +90,7 @@ def test_markers_in_what_users_write_are_not_in_the_report(tenant, check):
         assert MARKER.lower() not in report.anonymous(checked).lower()
 
 
-def test_one_text_has_one_pseudonym_everywhere(tenant, check):
+def test_a_text_has_the_same_pseudonym_everywhere(tenant, check):
     responses = json.loads(report.anonymous(check()))["responses"]
 
     listed = next(r for r in responses if r["read"] == "instances")["body"]["data"][:3]
@@ -118,5 +118,5 @@ def test_one_text_has_one_pseudonym_everywhere(tenant, check):
         ("login_ids", ["1", "2", "1", "3"], ["<id A>", "<id B>", "<id A>", "<more: 1>"]),
     ],
 )
-def test_a_value_keeps_its_format_only(name, value, shown):
+def test_only_the_format_of_a_value_is_reported(name, value, shown):
     assert Pseudonyms().value(name, value) == shown

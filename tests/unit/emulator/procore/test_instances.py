@@ -105,7 +105,7 @@ def test_a_rejection_ends_the_instance(procore):
     assert history_of(procore)["history"][-1]["details"]["end_type"] == "failure"
 
 
-def test_a_returned_step_comes_round_as_another_step_occurrence(emulator, procore):
+def test_a_returned_step_is_another_step_occurrence(emulator, procore):
     first = step_of(procore)
     respond_with(procore, "Return")
     assert step_of(procore)["name"] == "Correct Order"
@@ -137,7 +137,7 @@ def test_the_item_status_follows_the_steps(emulator, procore):
 
 
 @pytest.mark.parametrize(("login", "option", "ended"), [("rita", "Approve", False), ("rita", "Reject", True)])
-def test_step_of_several_responders_waits_for_all_unless_one_rejects(emulator, procore, login, option, ended):
+def test_step_of_several_responders_waits_for_all_or_a_rejection(emulator, procore, login, option, ended):
     started = procore.post(INSTANCES, {"tool_type": "generic_tool_item", "item_id": "7"}, status=201)["data"]["id"]
     respond_as(emulator, login, option, started)
 
@@ -216,7 +216,7 @@ def test_a_step_that_is_over_is_rejected_with_either_status(emulator, procore, s
 
 
 @pytest.mark.parametrize("status", [403, 422])
-def test_a_user_who_is_no_assignee_is_rejected(emulator, procore, status):
+def test_a_user_who_is_not_an_assignee_is_rejected(emulator, procore, status):
     emulator.control("PATCH", "flags", non_assignee=str(status))
     respond_with(procore, "Return")
 
@@ -355,7 +355,7 @@ def test_updated_at_moves_with_each_step_or_with_the_end_only(emulator, procore,
     assert updated() == procore.get(INSTANCE)["data"]["ended_at"] > started
 
 
-def test_what_instances_have_in_common_changes_for_one_of_them_only(emulator, procore):
+def test_shared_values_change_for_one_instance_only(emulator, procore):
     ids = emulator.control("POST", "procore/instances/many", count=2)["ids"]
     first, second = (f"{INSTANCES}/{instance_id}" for instance_id in ids)
     before = {**procore.get(second)["data"], "history": procore.get(f"{second}/history")["data"]}
@@ -671,7 +671,7 @@ def test_assignees_that_cannot_be_added_are_rejected(emulator, procore, changed,
     assert len(step_of(procore)["response_occurrences"]) == 1
 
 
-def test_a_step_of_all_waits_for_a_required_addition_but_for_no_other(emulator, procore):
+def test_a_step_of_all_waits_only_for_a_required_addition(emulator, procore):
     def ended(required: bool, item_id: str) -> bool:
         wanted = {"tool_type": "generic_tool_item", "item_id": item_id}
         started = procore.post(INSTANCES, wanted, status=201)["data"]

@@ -201,7 +201,7 @@ def test_a_replacement_may_be_for_some_projects_and_tools(emulator, procore):
     assert [o["assignee"]["id"] for o in step_of(procore)["response_occurrences"]] == ["90001"]
 
 
-def test_someone_who_cannot_be_assigned_replaces_no_one(emulator, procore):
+def test_user_who_cannot_be_assigned_replaces_no_one(emulator, procore):
     request_id = requested(procore, new_assignee_ids=["90009"], project_ids=["1001"])
 
     assert procore.get(f"{REQUESTS}/{request_id}")["data"]["status"] == "failed"
@@ -321,7 +321,7 @@ def test_a_response_stays_when_its_author_is_replaced(procore):
     procore.post(f"{INSTANCE}/terminate")
 
 
-def test_replacements_can_be_listed_with_other_rows_and_without_filters(emulator, procore):
+def test_list_of_replacements_has_other_rows_or_no_filters(emulator, procore):
     first = requested(procore)
     requested(procore, old_assignee_id="90004", new_assignee_ids=["90006"])
     query = {"filters[old_assignee_ids]": "90001"}
@@ -358,7 +358,7 @@ def test_a_replacement_can_be_listed_with_times_and_a_cut_reason(emulator, proco
     assert "On parental leave".startswith(row["reason"].removesuffix("..."))
 
 
-def test_the_status_of_a_replacement_has_other_spellings_and_words(emulator, procore):
+def test_the_status_of_a_replacement_has_other_spellings(emulator, procore):
     emulator.control("PATCH", "flags", operation_delay=60)
     path = f"{REQUESTS}/{requested(procore)}"
     shown = {}
@@ -396,7 +396,7 @@ def test_the_second_stop_of_a_replacement_may_be_rejected(emulator, procore):
     procore.change("DELETE", path, status=422)
 
 
-def test_the_list_of_errors_comes_in_other_forms_and_ways(emulator, procore):
+def test_the_list_of_errors_has_other_formats_and_routes(emulator, procore):
     path = f"{REQUESTS}/{requested(procore, old_assignee_id='90004', new_assignee_ids=['90009'])}/errors"
     plain = procore.send("GET", path).content
 

@@ -214,7 +214,7 @@ def test_a_change_of_a_preset_can_show_some_reads_later(emulator, procore):
 
 
 @pytest.mark.parametrize(("rest", "stay"), [("kept", True), ("emptied", False)])
-def test_individual_assignees_that_an_update_leaves_out_stay_or_go(emulator, procore, rest, stay):
+def test_omitted_individual_assignees_stay_or_are_removed(emulator, procore, rest, stay):
     emulator.control("PATCH", "flags", preset_rest=rest)
     step_uuid = step_of(procore)["step_uuid"]
     logins = [{"id": "90005", "required": False, "role_type": "commenter"}]
@@ -266,7 +266,7 @@ def test_a_tool_without_a_preset_takes_the_templates_own_people(procore):
 
 
 @pytest.mark.parametrize(("mode", "asked"), [("current_configuration", "90001"), ("defaults", "90005")])
-def test_a_restart_keeps_the_people_or_takes_the_preset_as_it_is_now(emulator, procore, mode, asked):
+def test_a_restart_copies_the_assignees_or_uses_the_preset(emulator, procore, mode, asked):
     emulator.control("POST", "procore/presets/401/assignees", group="Integration", logins=["lee@example.com"])
 
     again = procore.post(f"{INSTANCE}/restart", {"restart_mode": mode})["data"]

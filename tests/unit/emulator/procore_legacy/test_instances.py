@@ -159,7 +159,7 @@ def test_stored_files_are_named_by_their_ids(emulator, legacy):
     assert emulator.effects()[0]["detail"]["prostore_file_ids"] == [77, 78]
 
 
-def test_a_person_is_reported_what_can_be_performed(emulator):
+def test_a_user_learns_which_activities_can_be_performed(emulator):
     with pytest.raises(RuntimeError, match="Submit for Approval \\(Project Manager\\)"):
         respond_as(emulator, "rita", "Submit for Approval")
     emulator.control("POST", "procore/legacy/instances/568150/terminate")
@@ -169,7 +169,7 @@ def test_a_person_is_reported_what_can_be_performed(emulator):
         respond_as(emulator, "pat", "Submit for Approval", 1)
 
 
-def test_a_terminated_instance_shows_who_ended_it_and_allows_nothing(emulator, legacy):
+def test_a_terminated_instance_shows_its_user_and_no_actions(emulator, legacy):
     for _ in range(2):
         emulator.control("POST", "procore/legacy/instances/568150/terminate", login="pat@example.com")
 
@@ -567,7 +567,7 @@ def test_a_permanent_log_of_another_company_or_project_is_rejected(legacy, anybo
 PEOPLE = "/rest/v1.3/companies/4264807/users"
 
 
-def test_the_people_of_a_company_are_found_by_a_part_of_login_or_name(legacy, anybody):
+def test_people_are_found_by_a_part_of_login_or_name(legacy, anybody):
     everybody = [user["id"] for user in legacy.get(PEOPLE)]
     assert everybody[:4] == [90001, 90002, 90003, 90004]
     assert legacy.get(PEOPLE, **{"filters[search]": "RITA@"}) == [

@@ -45,7 +45,7 @@ def test_a_written_value_may_be_changed(emulator, workflowsoft, flag, label, val
 
 
 @pytest.mark.parametrize(("flag", "status", "body"), [("204", 204, None), ("200_object", 200, {"Success": True})])
-def test_a_change_may_be_responded_to_with_a_body(emulator, workflowsoft, flag, status, body):
+def test_response_to_a_change_may_have_a_body(emulator, workflowsoft, flag, status, body):
     set_flags(emulator, ws_write_response=flag)
     started = start(emulator)
 

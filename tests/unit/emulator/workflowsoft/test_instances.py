@@ -162,7 +162,7 @@ def test_a_step_that_does_not_exist_is_not_found(workflowsoft):
     assert "999" in poll(workflowsoft, 999).json()["Message"]
 
 
-def test_steps_of_the_same_title_are_kept_apart(emulator, workflowsoft):
+def test_steps_of_the_same_title_are_distinguished(emulator, workflowsoft):
     started = start(emulator, "Contract review")
 
     assert poll(workflowsoft, 101).status_code == 204
@@ -325,7 +325,7 @@ def test_the_purchase_request_starts_with_an_order_and_an_amount(emulator, workf
     assert list(fields)[3:] == ["Decided by", "Decided at", "Remarks"]
 
 
-def test_a_value_of_an_unknown_type_is_taken_as_it_is(emulator, workflowsoft):
+def test_a_value_of_an_unknown_type_is_read_unchanged(emulator, workflowsoft):
     started = start(emulator, "Vendor onboarding")
     write(workflowsoft, started, {"Location": {"lat": 1.25}, "External id": None})
     assert json.loads(fields_of(workflowsoft, started)["Location"]["valueJson"]) == {"lat": 1.25}
@@ -437,7 +437,7 @@ def test_a_process_ends_with_its_last_step(emulator, workflowsoft):
     assert emulator.control("GET", "state")["workflowsoft_processes"] == processes
 
 
-def test_the_state_shows_who_read_and_completed_an_instance_and_when(emulator, workflowsoft):
+def test_the_state_shows_who_completed_an_instance_and_when(emulator, workflowsoft):
     emulator.control("PATCH", "flags", new_integrations="listed_until_completed")
     emulator.control("PATCH", "flags", ws_complete_again="no_op")
     started = start(emulator, "Data issue")
@@ -621,7 +621,7 @@ def test_keys_are_spelt_in_several_ways(emulator, workflowsoft, spelling):
 
 
 @pytest.mark.parametrize("spelling", ["camel", "pascal"])
-def test_the_spelling_leaves_the_token_and_what_has_no_keys_alone(emulator, anybody, workflowsoft, spelling):
+def test_the_spelling_does_not_change_tokens_or_plain_values(emulator, anybody, workflowsoft, spelling):
     emulator.control("PATCH", "flags", ws_names=spelling, ws_token_shape="object", no_new_integration="null")
 
     response = anybody.send("GET", "/api/v2/app/apitoken", headers={"Authorization": f"Basic {BASIC}"})

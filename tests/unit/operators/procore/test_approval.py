@@ -111,7 +111,7 @@ def test_choice_in_airflow_is_sent_once_with_who_decided(emulator, task):
     }
 
 
-def test_both_forms_of_the_event_give_the_same_result(emulator, store, monkeypatch):
+def test_both_formats_of_the_event_give_the_same_result(emulator, store, monkeypatch):
     results = []
     for is_click_noticed in (True, False):
         emulator.control("POST", "reset", seed="default")
@@ -181,7 +181,7 @@ def test_override_in_procore_is_reported_with_who_overrode(emulator, task):
     assert result["decision"]["source"] == "override"
 
 
-def test_step_that_all_must_answer_waits_on_after_the_first(emulator, task_of):
+def test_step_of_all_still_waits_after_the_first_response(emulator, task_of):
     emulator.control("POST", "procore/instances", tool_type="generic_tool_item", item_id="8001")
     task = task_of(tool_type="generic_tool_item", item_id="8001")
     task.run()
@@ -237,7 +237,7 @@ def test_second_click_changes_nothing(emulator, task):
     assert responses(emulator) == [("90001", "Approve")]
 
 
-def test_second_click_that_airflow_accepts_at_the_same_moment_is_ignored(emulator, task):
+def test_second_click_at_the_same_moment_is_ignored(emulator, task):
     task.run()
     task.click("Approve")
     first = task.resumed_with
@@ -282,7 +282,7 @@ def test_click_during_a_false_alarm_is_neither_wiped_nor_lost(emulator, task):
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("about", ["choice.", "chosen_option"])
-def test_killed_worker_loses_no_click_and_asks_no_second_time(emulator, task, dies, moment, about):
+def test_killed_worker_loses_no_click_and_requests_no_second(emulator, task, dies, moment, about):
     task.run()
     task.click("Approve", "Fine.")
     dies(Store, "set", moment, about)
@@ -310,7 +310,7 @@ def test_worker_killed_while_it_sends_still_responds_once(emulator, task, dies, 
     assert responses(emulator) == [("90001", "Approve")]
 
 
-def test_lost_response_is_told_from_that_of_another_by_its_comment(emulator, task, dies):
+def test_lost_response_is_recognized_by_its_comment(emulator, task, dies):
     task.run()
     task.click("Approve")
     dies(ProcoreHook, "respond", "before")
@@ -341,7 +341,7 @@ def test_record_that_shows_no_comment_leaves_open_whose_it_is(emulator, task, di
     assert task.run()["answered_in"] == "unknown"
 
 
-def test_retry_after_a_failed_wait_keeps_the_request(emulator, task):
+def test_retry_after_a_failed_wait_reuses_the_request(emulator, task):
     task.run()
     task._schedule({"status": "error", "error": "PermissionDenied", "message": "No access", "deadline": None})
     with pytest.raises(Exception, match="No access"):
@@ -398,7 +398,7 @@ def test_cleared_task_never_shows_another_request_than_its_own(emulator, task_of
     assert (len(task.created), sent(emulator)) == (1, before)
 
 
-def test_retry_waits_on_with_the_text_of_the_first_try(emulator, task_of):
+def test_retry_waits_with_the_text_of_the_first_try(emulator, task_of):
     task = task_of(fields={"Amount": 1})
     task.run()
     task.retry()
@@ -408,7 +408,7 @@ def test_retry_waits_on_with_the_text_of_the_first_try(emulator, task_of):
     assert (task.state, len(task.created)) == ("deferred", 1)
 
 
-def test_retry_with_another_occurrence_than_the_request_is_an_error(emulator, task_of):
+def test_retry_with_another_occurrence_is_an_error(emulator, task_of):
     task = task_of(step_occurrence_id=STEP)
     task.run()
     task.retry()
@@ -471,7 +471,7 @@ def test_retry_after_the_deadline_does_not_ask_again(emulator, task_of, store):
 
 
 @pytest.mark.parametrize("is_turned_off", [False, True])
-def test_dry_run_asks_and_returns_what_the_choice_would_send(emulator, task_of, is_turned_off):
+def test_dry_run_requests_a_choice_and_returns_its_calls(emulator, task_of, is_turned_off):
     task = task_of(dry_run=True)
     task.run()
     assert "Dry run" in task.request["body"]
@@ -534,7 +534,7 @@ def test_option_that_is_gone_is_named_with_those_there_are(emulator, task, monke
     assert sent(emulator) == 0
 
 
-def test_options_with_the_same_label_are_told_apart(emulator, task, monkeypatch):
+def test_options_with_the_same_label_are_distinguished(emulator, task, monkeypatch):
     shown = ProcoreHook.get_instance
 
     def same_labels(*args, **kwargs):
@@ -556,7 +556,7 @@ def test_options_with_the_same_label_are_told_apart(emulator, task, monkeypatch)
     assert responses(emulator) == [("90001", "Reject")]
 
 
-def test_step_of_another_user_is_an_error_before_anybody_is_asked(emulator, task):
+def test_step_of_another_user_is_an_error_before_a_request(emulator, task):
     respond_as_user(emulator, "integration@example.com", "Approve")
 
     with pytest.raises(ConfigurationError, match="Director Approval.*dana@example.com"):
@@ -590,7 +590,7 @@ def test_bad_parameter_is_named_before_anything_is_sent(emulator, task_of, param
 
 
 @pytest.mark.parametrize("name", ["option", "option_type", "comment", "files", "attachments", "deferrable"])
-def test_what_a_person_decides_is_no_parameter(name):
+def test_choices_of_a_person_are_not_parameters(name):
     with pytest.raises(TypeError, match=name):
         approval(**{name: "x"})
 

@@ -71,7 +71,7 @@ def test_outcome_is_named_by_response_then_item_status_then_state(outcome, names
     assert outcome_names(outcome) == names
 
 
-def test_response_in_flight_is_no_outcome_after_a_termination():
+def test_response_in_flight_is_not_an_outcome_when_terminated():
     terminated = {**COMPLETE, "state": "terminated"}
 
     assert choose(terminated, {"Approve with comments": "a", "Approved": "a", "Terminated": "b"}) == ["b"]
@@ -88,7 +88,7 @@ def test_outcome_without_a_branch_takes_the_default():
     assert choose(COMPLETE, {"Rejected": "a"}, default=[]) == []
 
 
-def test_an_outcome_without_a_branch_is_named_with_those_there_are():
+def test_an_outcome_without_a_branch_is_named_with_the_branches():
     said = "'Approve with comments' / 'Approved' / 'complete' of instance 7. Branches: 'Rejected', 'terminated'"
     with pytest.raises(ConfigurationError, match=said):
         choose(COMPLETE, {"Rejected": "a", "terminated": "b"})
@@ -155,7 +155,7 @@ def test_log_names_the_decision_and_what_is_skipped(capsys):
 
 
 @pytest.mark.parametrize("outcome", [None, "complete", [COMPLETE], {"instance_id": "7"}])
-def test_what_is_no_outcome_is_named(outcome):
+def test_a_value_that_is_not_an_outcome_is_named(outcome):
     with pytest.raises(ConfigurationError, match="outcome must be the result of ProcoreInstanceSensor"):
         choose(outcome, {"Approved": "a"}, default="b")
 

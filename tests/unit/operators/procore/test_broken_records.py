@@ -78,7 +78,7 @@ def break_instance(emulator, instance_id: str, **fault) -> None:
 
 @pytest.mark.sample(3)
 @EVERY_FAULT
-def test_export_goes_on_after_an_item_that_is_broken(emulator, folder, broken_items, fault):
+def test_export_continues_after_a_broken_item(emulator, folder, broken_items, fault):
     items = start(emulator, 9)
     broken = instance_of(emulator, items[4])
     broken_items(items[4], times=5 if fault["status"] == 504 else 1, **fault)
@@ -94,9 +94,7 @@ def test_export_goes_on_after_an_item_that_is_broken(emulator, folder, broken_it
 @pytest.mark.sample(3)
 @EVERY_FAULT
 @pytest.mark.parametrize("item_history", ["present", "absent"])
-def test_export_reads_each_instance_of_an_item_that_fails_as_a_whole(
-    emulator, folder, broken_items, fault, item_history
-):
+def test_export_reads_each_instance_of_a_failing_item(emulator, folder, broken_items, fault, item_history):
     emulator.control("PATCH", "flags", bulk_history="absent", item_history=item_history)
     items = start(emulator, 2)
     broken = instance_of(emulator, items[0])
@@ -115,7 +113,7 @@ def test_export_reads_each_instance_of_an_item_that_fails_as_a_whole(
 
 @pytest.mark.sample(3)
 @EVERY_FAULT
-def test_export_makes_large_calls_again_after_an_item_that_is_broken(emulator, folder, broken_items, fault):
+def test_export_returns_to_large_calls_after_a_broken_item(emulator, folder, broken_items, fault):
     items = start(emulator, 99)
     broken_items(items[28], times=5 if fault["status"] == 504 else 1, **fault)
     before = calls(emulator)["bulk_history"]
@@ -148,7 +146,7 @@ def test_export_gives_up_a_bulk_history_that_always_fails(emulator, folder):
     assert calls(emulator)["bulk_history"] < len(items)
 
 
-def test_export_of_batches_that_are_too_heavy_goes_on_with_smaller_ones(emulator, folder, monkeypatch):
+def test_export_halves_batches_that_are_too_heavy(emulator, folder, monkeypatch):
     start(emulator, 20)
     read_bulk = ProcoreHook.each_bulk_history
 
@@ -191,7 +189,7 @@ def at_most(monkeypatch):
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_export_of_batches_that_take_too_long_goes_on_with_smaller_ones(emulator, folder, at_most, error):
+def test_export_halves_batches_that_take_too_long(emulator, folder, at_most, error):
     start(emulator, 20)
     at_most(10, error)
 
@@ -201,7 +199,7 @@ def test_export_of_batches_that_take_too_long_goes_on_with_smaller_ones(emulator
     assert calls(emulator)["bulk_history"] == 3
 
 
-def test_export_reads_an_item_whose_response_takes_too_long_by_instance(emulator, folder, at_most):
+def test_export_reads_a_slow_item_by_instance(emulator, folder, at_most):
     start(emulator, 3)
     at_most(0, requests.exceptions.ReadTimeout())
 
@@ -211,7 +209,7 @@ def test_export_reads_an_item_whose_response_takes_too_long_by_instance(emulator
 
 
 @pytest.mark.parametrize("most", [10, 1])
-def test_export_of_responses_above_the_limit_goes_on_with_smaller_ones(emulator, folder, monkeypatch, most):
+def test_export_halves_batches_with_too_large_responses(emulator, folder, monkeypatch, most):
     items = start(emulator, 20)
     hook = ProcoreHook("procore_default")
     sizes = [len(json.dumps({"data": hook.bulk_history(TOOL, items[:count])})) for count in (most, 20)]
@@ -244,7 +242,7 @@ def test_instance_whose_history_is_above_the_limit_is_reported(emulator, folder,
 
 
 @pytest.mark.parametrize("fault", [{"reset": "before"}, {"truncate": 1, "status": 200, "json": {"data": []}}])
-def test_export_goes_on_after_a_record_that_breaks_the_connection(emulator, folder, broken_items, fault):
+def test_export_continues_after_a_broken_connection(emulator, folder, broken_items, fault):
     items = start(emulator, 5)
     broken = instance_of(emulator, items[2])
     broken_items(items[2], times=5, **fault)
@@ -298,7 +296,7 @@ def test_server_that_fails_from_now_on_ends_an_export(emulator, folder):
 
 
 @EVERY_FAULT
-def test_export_of_given_items_goes_on_after_a_list_that_fails(emulator, folder, monkeypatch, fault):
+def test_export_of_given_items_continues_after_a_failed_list(emulator, folder, monkeypatch, fault):
     items = start(emulator, 3)
     look = ProcoreHook.list_instances
 
@@ -331,7 +329,7 @@ def test_export_of_given_items_takes_no_other_items_for_them(emulator, folder, m
 
 
 @EVERY_FAULT
-def test_legacy_export_goes_on_after_an_instance_that_is_broken(emulator, folder, fault):
+def test_legacy_export_continues_after_a_broken_instance(emulator, folder, fault):
     times = 5 if fault["status"] == 504 else 1
     emulator.control("POST", "faults", method="GET", path="/workflow_activity_histories$", times=times, **fault)
 
@@ -341,7 +339,7 @@ def test_legacy_export_goes_on_after_an_instance_that_is_broken(emulator, folder
     assert ids(result) == ["568151"]
 
 
-def test_legacy_export_goes_on_after_a_record_that_breaks_the_connection(emulator, folder):
+def test_legacy_export_continues_after_a_broken_connection(emulator, folder):
     emulator.control("POST", "faults", path="/workflow_activity_histories$", times=5, reset="before")
 
     result = export_legacy(folder)
@@ -351,7 +349,7 @@ def test_legacy_export_goes_on_after_a_record_that_breaks_the_connection(emulato
 
 
 @EVERY_FAULT
-def test_legacy_export_goes_on_after_a_given_instance_that_is_broken(emulator, folder, fault):
+def test_legacy_export_continues_after_a_broken_given_instance(emulator, folder, fault):
     times = 5 if fault["status"] == 504 else 1
     emulator.control("POST", "faults", method="GET", path="/workflow_instances/568150$", times=times, **fault)
 
@@ -370,7 +368,7 @@ def test_legacy_export_of_which_nothing_can_be_read_fails(emulator, folder):
 
 
 @EVERY_FAULT
-def test_list_by_state_goes_on_after_an_instance_that_is_broken(emulator, broken_items, fault):
+def test_list_by_state_continues_after_a_broken_instance(emulator, broken_items, fault):
     broken, other = begin(emulator, "11"), begin(emulator, "12")
     broken_items("11", times=5 if fault["status"] == 504 else 1, **fault)
     break_instance(emulator, broken, **fault)
@@ -380,7 +378,7 @@ def test_list_by_state_goes_on_after_an_instance_that_is_broken(emulator, broken
     assert [row["instance_id"] for row in rows] == ["700001", other]
 
 
-def test_list_by_state_goes_on_after_a_record_that_breaks_the_connection(emulator, broken_items):
+def test_list_by_state_continues_after_a_broken_connection(emulator, broken_items):
     broken, other = begin(emulator, "11"), begin(emulator, "12")
     broken_items("11", times=5, reset="before")
     break_instance(emulator, broken, reset="before")
@@ -390,7 +388,7 @@ def test_list_by_state_goes_on_after_a_record_that_breaks_the_connection(emulato
     assert [row["instance_id"] for row in rows] == ["700001", other]
 
 
-def test_list_goes_on_after_a_row_without_an_id(emulator, monkeypatch):
+def test_list_continues_after_a_row_without_an_id(emulator, monkeypatch):
     other = begin(emulator, "11")
     look = ProcoreHook.list_instances
 
@@ -402,7 +400,7 @@ def test_list_goes_on_after_a_row_without_an_id(emulator, monkeypatch):
     assert [row["instance_id"] for row in listing().execute({})] == [other]
 
 
-def test_list_by_state_goes_on_after_a_history_of_another_format(emulator):
+def test_list_by_state_continues_after_a_malformed_history(emulator):
     other = begin(emulator, "11")
     histories = [{"instance_id": "700001", "history": "?"}]
     more = [{"instance_id": other, "status": "in_progress", "history": []}]

@@ -61,7 +61,7 @@ def test_a_request_that_is_shown_only_later_is_waited_for(emulator, store):
     assert len(posts(emulator)) == 1
 
 
-def test_a_retry_asks_for_nothing_again(emulator, store):
+def test_a_retry_requests_nothing_again(emulator, store):
     first = replace(**WHO).execute({"task_state_store": store})
     again = replace(**WHO).execute({"task_state_store": store})
 
@@ -199,7 +199,7 @@ def test_the_tasks_project_is_where_the_person_is_replaced(emulator):
     assert (presets["401"]["Directors"], presets["402"]["Directors"]) == (["dana@example.com"], ["lee@example.com"])
 
 
-def test_a_request_after_which_the_server_failed_is_not_made_again(emulator, store):
+def test_a_request_with_a_server_error_is_not_sent_again(emulator, store):
     emulator.control("POST", "faults", method="POST", path="/bulk_replace_requests$", status=500, json={}, after=True)
 
     for _ in range(2):
@@ -207,7 +207,7 @@ def test_a_request_after_which_the_server_failed_is_not_made_again(emulator, sto
     assert len(requests_made(emulator)) == len(posts(emulator)) == 1
 
 
-def test_another_users_request_is_not_taken_for_a_lost_one(emulator, store, monkeypatch):
+def test_another_users_request_is_not_the_lost_one(emulator, store, monkeypatch):
     operator = replace(**WHO)
 
     def lost(request):

@@ -54,7 +54,7 @@ def deletes(emulator) -> int:
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("before", ["queued", "Pending", "PROCESSING", None, "upcoming", "starting", 7])
 @pytest.mark.parametrize("end", ["completed", "Completed", "ACTIVE "])
-def test_wait_goes_on_until_a_documented_status(store, statuses, before, end):
+def test_wait_continues_until_a_documented_status(store, statuses, before, end):
     statuses("processing", before, before, end)
 
     result = replace(**WHO).execute({"task_state_store": store})
@@ -218,7 +218,7 @@ def test_stop_whose_response_is_lost_is_read(emulator, cover, again, fault, show
     assert [e["action"] for e in emulator.effects()].count("stop_bulk_replace") == 1
 
 
-def test_stop_without_effect_is_no_success_and_a_retry_stops(emulator, cover):
+def test_stop_without_effect_fails_and_a_retry_stops(emulator, cover):
     emulator.control("POST", "faults", method="DELETE", path="/bulk_replace_requests/", status=202, json={"data": {}})
 
     with pytest.raises(WorkflowsError, match=f"request {cover}.* active") as failure:
@@ -243,7 +243,7 @@ def test_request_that_is_over_is_not_stopped(emulator, statuses, status):
     assert deletes(emulator) == 0
 
 
-def test_request_that_ends_before_its_stop_is_reported_as_it_is(emulator, cover, statuses):
+def test_request_that_ends_before_its_stop_is_reported(emulator, cover, statuses):
     statuses("active", "active", "expired")
 
     assert stop(cover).execute({})["status"] == "expired"
@@ -266,7 +266,7 @@ def answer_errors(emulator, **fault) -> None:
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("report", ["at_once", "accepted_first", "redirect"])
 @pytest.mark.parametrize("form", ["named_columns", "no_names", "utf-16"])
-def test_list_of_errors_is_counted_and_written_as_it_is(emulator, store, tmp_path, monkeypatch, report, form):
+def test_list_of_errors_is_counted_and_written_unchanged(emulator, store, tmp_path, monkeypatch, report, form):
     emulator.control("PATCH", "flags", bulk_replace_report=report, bulk_replace_csv=form)
     results = []
     count = ProcoreBulkReplaceAssigneesOperator._result
@@ -282,7 +282,7 @@ def test_list_of_errors_is_counted_and_written_as_it_is(emulator, store, tmp_pat
     assert [result["errors"] for result in results] == [len(PRESETS)]
 
 
-def test_signed_address_of_the_list_gets_no_token_and_is_in_no_log(emulator, store, tmp_path, caplog):
+def test_signed_address_gets_no_token_and_is_not_logged(emulator, store, tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
     emulator.control("PATCH", "flags", bulk_replace_report="redirect")
 
@@ -292,7 +292,7 @@ def test_signed_address_of_the_list_gets_no_token_and_is_in_no_log(emulator, sto
     assert "X-Signature" not in caplog.text
 
 
-def test_redirect_to_a_sign_in_page_is_no_list_of_errors(emulator, store):
+def test_redirect_to_a_sign_in_page_is_not_a_list_of_errors(emulator, store):
     answer_errors(emulator, status=302, headers={"Location": "https://login.procore.com/?return_to=%2Ferrors.csv"})
 
     result = replace(**WHO).execute({"task_state_store": store})
@@ -316,7 +316,7 @@ def test_redirect_to_a_sign_in_page_is_no_list_of_errors(emulator, store):
     ],
     ids=["403", "500", "422", "page", "json", "nowhere", "unreachable", "202_json", "202"],
 )
-def test_list_that_cannot_be_had_is_a_warning(emulator, store, fault, monkeypatch, caplog):
+def test_list_that_cannot_be_read_is_a_warning(emulator, store, fault, monkeypatch, caplog):
     caplog.set_level(logging.WARNING, logger="said")
     monkeypatch.setattr(ProcoreBulkReplaceAssigneesOperator, "log", logging.getLogger("said"))
     answer_errors(emulator, **fault)
@@ -328,7 +328,7 @@ def test_list_that_cannot_be_had_is_a_warning(emulator, store, fault, monkeypatc
     assert len(requests_made(emulator)) == 1
 
 
-def test_failed_replacement_fails_for_its_own_reason_without_a_list(emulator, store):
+def test_failed_replacement_without_a_list_states_its_reason(emulator, store):
     emulator.control("PATCH", "flags", bulk_replace_report="forbidden")
 
     assert "WaitFailed: " in failed(store)

@@ -222,7 +222,7 @@ def test_bad_input_is_named_before_anything_is_read(emulator, parameters, named)
 
 
 @pytest.mark.parametrize("amount", [None, float("nan"), Decimal("nan"), "a lot", "1,5", True, float("inf"), ...])
-def test_amount_that_is_no_number_is_named(amount):
+def test_amount_that_is_not_a_number_is_named(amount):
     row = {"instance_id": "7", "response": "Approve"} | ({} if amount is ... else {"amount": amount})
 
     with pytest.raises(ConfigurationError, match="row 1: amount"):
@@ -318,7 +318,7 @@ def test_other_plan_than_the_approved_one_is_not_applied(emulator):
 
 
 @pytest.mark.parametrize("count", [2, 9], ids=["alone", "in bulk"])
-def test_what_moved_on_after_the_approval_gets_no_response(emulator, count):
+def test_instance_that_moved_after_the_approval_gets_no_response(emulator, count):
     ids = start(emulator, count)
     plan = plan_of(dict.fromkeys(ids, "Approve"))
     emulator.control("POST", f"procore/instances/{ids[0]}/override", option="Approve")
@@ -413,7 +413,7 @@ def test_row_with_unknown_outcome_is_reported_and_not_sent_again(emulator, store
     assert responses(emulator) == [(ids[1], "Approve")]
 
 
-def test_rate_limit_ends_the_try_and_a_retry_goes_on(emulator, store):
+def test_rate_limit_ends_the_try_and_a_retry_continues(emulator, store):
     ids = start(emulator, 3)
     limited = {"status": 429, "headers": {"Retry-After": "7200"}, "json": {}}
     emulator.control("POST", "faults", method="POST", path=f"{ids[1]}/responses$", **limited)

@@ -85,7 +85,7 @@ def test_a_tool_with_a_subtype_is_started_with_it(emulator, store):
     assert len(result["completed"]) == 1
 
 
-def test_a_retry_after_success_orders_nothing_and_returns_the_same(emulator, store):
+def test_a_retry_after_success_orders_nothing(emulator, store):
     first = start("11", "12", "13").execute({"task_state_store": store})
 
     assert start("11", "12", "13").execute({"task_state_store": store}) == first
@@ -186,7 +186,7 @@ def test_an_operation_that_failed_as_a_whole_names_every_item(emulator, store):
 # --- lost answers, refusals, kills ---
 
 
-def test_an_order_that_never_arrived_goes_again_under_the_same_token(emulator, store):
+def test_an_order_that_never_arrived_is_resent_with_its_token(emulator, store):
     emulator.control("POST", "faults", method="POST", path=ORDER, reset="before")
 
     result = start("11", "12", "13").execute({"task_state_store": store})
@@ -333,7 +333,7 @@ def test_a_resumed_task_fails_on_failed_items_as_a_blocking_one(emulator, store)
         start("11", bad).execute_complete({"task_state_store": store}, first_event(deferral.trigger))
 
 
-def test_a_retry_during_the_wait_orders_nothing_and_waits_on(emulator, store):
+def test_a_retry_during_the_wait_orders_nothing_and_waits(emulator, store):
     emulator.control("PATCH", "flags", operation_delay=600)
     first = deferred(start("11", "12", "13"), {"task_state_store": store})
     again = deferred(start("11", "12", "13"), {"task_state_store": store})
@@ -352,7 +352,7 @@ def test_wait_beyond_its_timeout_is_not_retried(emulator, store):
     assert len(orders(emulator)) == 1
 
 
-def test_without_a_store_a_second_run_starts_only_what_is_not_running(emulator):
+def test_without_a_store_a_second_run_starts_what_is_missing(emulator):
     start("11", "12").execute({})
     result = start("11", "12", "13").execute({})
 
@@ -360,7 +360,7 @@ def test_without_a_store_a_second_run_starts_only_what_is_not_running(emulator):
     assert started(emulator) == ["11", "12", "13"]
 
 
-def test_another_run_starts_items_again_whose_instances_have_ended(emulator, store):
+def test_another_run_restarts_items_with_ended_instances(emulator, store):
     start("11", "12").execute({"task_state_store": store})
     store.clear()
     emulator.control("POST", "procore/instances/700002/terminate")

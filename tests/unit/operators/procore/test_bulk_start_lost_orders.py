@@ -55,7 +55,7 @@ def test_kill_after_an_order_starts_no_item_twice(emulator, store, idempotency, 
 
 @pytest.mark.parametrize("idempotency", ["ignored", "honoured"])
 @pytest.mark.parametrize("on_active_instance", ["adopt", "fail"])
-def test_order_that_is_still_worked_on_starts_no_item_twice(emulator, store, idempotency, on_active_instance):
+def test_order_in_progress_starts_no_item_twice(emulator, store, idempotency, on_active_instance):
     emulator.control("PATCH", "flags", idempotency=idempotency, operation_delay=600)
     killed_after_the_order(store, "11", "12")
 
@@ -197,7 +197,7 @@ def test_instance_of_another_user_is_not_claimed(emulator, store):
     assert completed(result) == {"12": "700003"}
 
 
-def test_older_ended_instance_is_not_taken_for_a_lost_start(emulator, store):
+def test_older_ended_instance_is_not_the_lost_start(emulator, store):
     emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="11", by="integration@example.com")
     end(emulator, "700002")
     emulator.control("POST", "clock", advance=3600)
@@ -227,7 +227,7 @@ def test_rejected_order_has_its_reason_without_a_store(emulator):
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("status", ["422", "400", "413"])
 @pytest.mark.parametrize("limit", [1, 2, 3, 100])
-def test_order_of_more_items_than_procore_takes_goes_in_smaller_ones(emulator, store, limit, status):
+def test_order_that_is_too_large_is_split(emulator, store, limit, status):
     emulator.control("PATCH", "flags", bulk_start_limit=limit, bulk_start_too_many=status)
     items = [str(number) for number in range(11, 18)]
 
@@ -237,7 +237,7 @@ def test_order_of_more_items_than_procore_takes_goes_in_smaller_ones(emulator, s
     assert result["failed"] == []
 
 
-def test_orders_that_are_rejected_any_their_size_cost_few_calls(emulator, store):
+def test_orders_rejected_at_any_size_cost_few_calls(emulator, store):
     emulator.control("POST", "faults", method="POST", path=ORDER, status=400, json={"error": "no"}, times=999)
     items = [str(number) for number in range(100, 180)]
 
@@ -277,7 +277,7 @@ def test_log_of_a_try_with_nothing_to_do_says_why(emulator, store, log):
     assert len(said(log)) == before + 1
 
 
-def test_log_does_not_say_both_that_an_order_is_sent_again_and_not(emulator, store, log):
+def test_log_does_not_contradict_itself_about_a_second_order(emulator, store, log):
     emulator.control("POST", "faults", method="POST", path=ORDER, reset="before")
 
     start("11").execute({"task_state_store": store})

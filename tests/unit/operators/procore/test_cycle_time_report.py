@@ -123,7 +123,7 @@ def test_columns_of_the_tables_are_documented(history, tmp_path):
     assert sorted(column for column in columns if column[1] not in documented) == []
 
 
-def test_names_from_procore_are_no_formulas_in_csv(tmp_path):
+def test_names_from_procore_are_not_formulas_in_csv(tmp_path):
     instance = {"instance_id": "1", "workflow": "=HYPERLINK(1)", "started_at": "2026-01-05T00:00:00Z"}
     step = {
         "instance_id": "1",

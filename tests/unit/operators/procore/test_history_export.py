@@ -187,7 +187,7 @@ def test_rows_are_the_same_with_any_routes_of_the_api(emulator, folder, flags, r
     assert calls(emulator) - before == Counter({"instances": 2, **routes})  # the active ones and the ended ones
 
 
-def test_that_a_route_is_absent_is_said_once(emulator, folder, capsys):
+def test_an_absent_route_is_logged_once(emulator, folder, capsys):
     start(emulator, 3)
     emulator.control("PATCH", "flags", bulk_history="absent", item_history="absent")
 
@@ -293,7 +293,7 @@ def test_events_of_unknown_types_are_stored_whole(emulator, folder):
 
 
 @pytest.mark.parametrize("updated_at", ["moves", "start_only"])
-def test_only_what_changed_since_then_and_what_is_active_is_exported(emulator, folder, updated_at):
+def test_export_has_only_changed_and_active_instances(emulator, folder, updated_at):
     emulator.control("PATCH", "flags", updated_at=updated_at)
     items = start(emulator, 3)
     ended = [instance_of(emulator, item_id) for item_id in items]
@@ -339,7 +339,7 @@ def test_end_that_shows_late_is_exported_by_the_next_run(emulator, folder, trans
 
 
 @pytest.mark.parametrize("exported", [export, export_legacy])
-def test_watermark_is_an_hour_before_the_latest_change_or_as_asked(emulator, folder, exported):
+def test_watermark_is_earlier_than_the_latest_change_by_overlap(emulator, folder, exported):
     latest = rules.time(emulator.control("GET", "clock")["now"])
     emulator.control("POST", "clock", advance=7200)
     seen = rules.time(exported(folder, overlap=0)["watermark"])
@@ -379,7 +379,7 @@ def test_clock_of_a_worker_that_is_wrong_loses_no_end(emulator, folder, monkeypa
     assert [(row["instance_id"], row["status"]) for row in lines(second, "instances")] == [("700001", "complete")]
 
 
-def test_watermark_of_some_items_is_not_taken_for_that_of_all(emulator, folder):
+def test_watermark_of_some_items_is_not_that_of_all(emulator, folder):
     emulator.control("POST", "clock", advance=7200)
     since = "2026-01-01T00:00:00.000Z"
 
@@ -423,14 +423,14 @@ def test_tool_that_is_not_there_is_named_where_its_list_is_rejected(emulator, fo
     assert list(tmp_path.iterdir()) == []
 
 
-def test_empty_tool_is_taken_where_the_user_may_not_list_the_tools(emulator, folder):
+def test_empty_tool_is_accepted_if_tools_may_not_be_listed(emulator, folder):
     emulator.control("PATCH", "flags", tools_list="forbidden")
 
     assert export(folder, tool_type="purchase_ordr", project_id="1001")["instances"] == 0
 
 
 @pytest.mark.parametrize(("status", "where"), [(403, "forbidden"), (404, "failed")])
-def test_project_that_may_not_be_read_is_named_and_the_others_go_on(emulator, folder, status, where):
+def test_forbidden_project_is_named_and_the_others_continue(emulator, folder, status, where):
     since = "2026-01-01T00:00:00.000Z"
     emulator.control(
         "POST", "faults", method="GET", path="/projects/1002/.*instances$", times=10, status=status, json={}
@@ -453,7 +453,7 @@ def test_project_in_which_nothing_changed_was_read(emulator, folder):
     assert (result["instances"], len(result["forbidden"])) == (0, 1)
 
 
-def test_row_of_the_list_without_an_id_is_reported_and_the_others_go_on(emulator, folder):
+def test_list_row_without_an_id_concerns_only_itself(emulator, folder):
     items = start(emulator, 1)
     look = ProcoreHook.list_instances
 
@@ -600,7 +600,7 @@ def test_a_forbidden_legacy_instance_is_reported(emulator, folder):
     assert ids(result) == ["568151"]
 
 
-def test_legacy_row_without_an_id_is_reported_and_the_others_go_on(emulator, folder, monkeypatch):
+def test_legacy_row_without_an_id_concerns_only_itself(emulator, folder, monkeypatch):
     look = ProcoreLegacyHook.list_instances
 
     def listed(self, **filters):

@@ -121,7 +121,7 @@ def test_a_tool_with_a_subtype_is_started_with_it_from_its_preset(emulator, stor
     assert (sent["body"]["tool_subtype"], sent["body"]["preset_id"]) == ("-123456789", "405")
 
 
-def test_a_retry_after_success_starts_nothing_and_returns_the_same(emulator, store):
+def test_a_retry_after_success_starts_nothing(emulator, store):
     first = start().execute({"task_state_store": store})
 
     assert start().execute({"task_state_store": store}) == first
@@ -129,7 +129,7 @@ def test_a_retry_after_success_starts_nothing_and_returns_the_same(emulator, sto
     assert len(writes(emulator)) == 1
 
 
-def test_a_retry_after_the_instance_has_ended_does_not_start_another(emulator, store):
+def test_a_retry_after_the_end_does_not_start_another(emulator, store):
     start().execute({"task_state_store": store})
     emulator.control("POST", f"procore/instances/{NEW}/terminate")
 
@@ -231,7 +231,7 @@ def test_a_response_without_an_instance_is_reconciled_by_reading(emulator, store
     ("status", "error"),
     [(400, InvalidRequest), (403, PermissionDenied), (404, NotFound), (422, InvalidRequest), (500, ServerError)],
 )
-def test_a_rejected_start_leaves_nothing_half_done_and_is_retried_again(emulator, store, status, error):
+def test_a_rejected_start_stores_nothing_and_is_retried(emulator, store, status, error):
     emulator.control("POST", "faults", method="POST", path=START, status=status, json={"error": "no"})
     with pytest.raises(error):
         start().execute({"task_state_store": store})
@@ -260,7 +260,7 @@ def test_failed_start_that_created_an_instance_is_claimed(emulator, store):
     assert start(on_active_instance="fail").execute({"task_state_store": store}) == result
 
 
-def test_a_server_that_is_away_is_retried_by_airflow(emulator, store, set_connection):
+def test_an_unreachable_server_is_retried_by_airflow(emulator, store, set_connection):
     emulator.control("POST", "faults", method="GET", path=START, times=9, status=503)
     with pytest.raises(ServerError):
         start().execute({"task_state_store": store})
@@ -299,7 +299,7 @@ def test_an_unknown_tool_is_rejected_with_the_tools_there_are(emulator, store):
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_the_end_is_waited_for_in_both_modes_with_the_same_result(emulator, store, deferrable):
+def test_both_modes_wait_for_the_end_with_the_same_result(emulator, store, deferrable):
     operator = start(wait_for_completion=True, deferrable=deferrable)
     context = {"task_state_store": store}
     if deferrable:
@@ -364,7 +364,7 @@ def test_wait_past_its_deadline_fails_and_a_retry_starts_nothing(emulator, store
     assert state_of(emulator, NEW)["state"] == "in_progress"
 
 
-def test_a_retry_waits_on_until_the_first_deadline(emulator, store):
+def test_a_retry_waits_until_the_first_deadline(emulator, store):
     first = deferred(start(wait_for_completion=True), {"task_state_store": store})
     again = deferred(start(wait_for_completion=True), {"task_state_store": store})
 
@@ -396,7 +396,7 @@ def test_a_trigger_times_out_at_the_deadline(emulator, store):
 
 
 @pytest.mark.parametrize(("item_id", "ends"), [("5002", True), ("5001", False)])
-def test_a_kill_ends_what_the_task_started_and_not_what_it_adopted(emulator, store, item_id, ends):
+def test_a_kill_ends_the_started_instance_not_an_adopted_one(emulator, store, item_id, ends):
     operator = start(item_id=item_id, wait_for_completion=True, cancel_on_kill=True)
 
     def killed(seconds):
@@ -454,7 +454,7 @@ def test_a_kill_of_a_task_that_does_not_wait_ends_nothing(emulator, store):
         ({"on_active_instance": "ignore"}, "on_active_instance must be one of adopt, fail"),
     ],
 )
-def test_a_bad_parameter_of_a_start_is_named_before_anything_is_sent(emulator, store, parameters, named):
+def test_a_bad_parameter_of_a_start_is_named_before_sending(emulator, store, parameters, named):
     with pytest.raises(ConfigurationError, match=named):
         start(**parameters).execute({"task_state_store": store})
     assert emulator.requests() == []
@@ -485,7 +485,7 @@ def test_an_instance_is_ended_and_described(emulator, store):
 
 
 @pytest.mark.parametrize("where", [{}, {"item_id": 5001, "tool_type": TOOL}])
-def test_an_instance_that_has_ended_stays_as_it_is(emulator, store, where):
+def test_an_ended_instance_is_not_changed(emulator, store, where):
     first = terminate(**where).execute({"task_state_store": store})
     again = terminate(**where).execute({"task_state_store": store})
 
@@ -520,7 +520,7 @@ def test_ending_that_is_switched_off_is_a_rejection(emulator, store):
 
 
 @pytest.mark.parametrize(("status", "error"), [(404, NotFound), (422, InvalidRequest), (500, ServerError)])
-def test_a_rejected_end_leaves_the_instance_and_is_made_by_the_retry(emulator, store, status, error):
+def test_a_rejected_termination_is_made_by_the_retry(emulator, store, status, error):
     emulator.control("POST", "faults", method="POST", path="/terminate$", status=status, json={"error": "no"})
     with pytest.raises(error):
         terminate().execute({"task_state_store": store})
@@ -655,7 +655,7 @@ def test_step_that_is_not_retriable_is_not_refreshed(emulator, store):
     assert writes(emulator) == []
 
 
-def test_a_blocked_instance_is_tried_so_many_times_and_no_more(emulator, store):
+def test_a_blocked_instance_is_tried_max_refreshes_times(emulator, store):
     block(emulator, refreshes=9)
 
     with pytest.raises(AirflowFailException, match=r"InstanceBlocked.*blocked after 2 refreshes"):
@@ -664,7 +664,7 @@ def test_a_blocked_instance_is_tried_so_many_times_and_no_more(emulator, store):
 
 
 @pytest.mark.parametrize(("moment", "sent"), [("after", 1), ("before", 2)])
-def test_a_refresh_whose_response_was_lost_is_reconciled_by_reading(emulator, store, moment, sent):
+def test_a_lost_refresh_is_reconciled_by_reading(emulator, store, moment, sent):
     block(emulator)
     lose_answers(emulator, moment, "/refresh$")
 
@@ -674,7 +674,7 @@ def test_a_refresh_whose_response_was_lost_is_reconciled_by_reading(emulator, st
     assert len(effects(emulator, "refresh")) == 1
 
 
-def test_a_refresh_that_another_user_was_faster_with_is_no_failure(emulator, store):
+def test_an_earlier_refresh_by_another_user_is_not_a_failure(emulator, store):
     block(emulator)
     emulator.control("POST", "faults", method="POST", path="/refresh$", status=422, json={"error": "x"}, after=True)
 
@@ -706,7 +706,7 @@ def added(emulator) -> list[list[str]]:
     return [effect["detail"]["assignee_ids"] for effect in effects(emulator, "add_assignees")]
 
 
-def test_people_are_asked_by_login_or_id_and_described(emulator, store):
+def test_assignees_are_added_by_login_or_id(emulator, store):
     operator = add(
         assignees=["Nora@Example.com", 90005, "90005"], role_type="commenter", required=False, comment="c", message="m"
     )
@@ -735,28 +735,28 @@ def test_people_are_asked_by_login_or_id_and_described(emulator, store):
     }
 
 
-def test_a_retry_after_success_asks_no_one_and_returns_the_same(emulator, store):
+def test_a_retry_after_success_adds_no_one(emulator, store):
     first = add().execute({"task_state_store": store})
 
     assert add().execute({"task_state_store": store}) == first
     assert len(writes(emulator)) == 1
 
 
-def test_a_retry_after_success_returns_the_same_when_the_step_is_over(emulator, store):
+def test_a_retry_after_the_step_returns_the_same(emulator, store):
     first = add().execute({"task_state_store": store})
     answer(emulator, "Approve")
 
     assert add().execute({"task_state_store": store}) == first
 
 
-def test_who_is_asked_already_is_left_alone(emulator, store):
+def test_existing_assignees_are_not_added_again(emulator, store):
     result = add(assignees=["integration@example.com", "90006"]).execute({"task_state_store": store})
 
     assert (result["added"], result["already_assigned"]) == (["90006"], ["90001"])
     assert added(emulator) == [["90006"]]
 
 
-def test_nothing_is_sent_when_all_are_asked_already(emulator, store):
+def test_nothing_is_sent_if_all_are_assignees_already(emulator, store):
     result = add(assignees=90001).execute({"task_state_store": store})
 
     assert (result["added"], result["already_assigned"]) == ([], ["90001"])
@@ -764,13 +764,13 @@ def test_nothing_is_sent_when_all_are_asked_already(emulator, store):
 
 
 @pytest.mark.parametrize("who", ["guest@example.com", ["nora@example.com", "nobody@example.com"]])
-def test_someone_who_can_be_no_assignee_is_named_and_no_one_is_added(emulator, store, who):
+def test_impossible_assignee_is_named_and_no_one_is_added(emulator, store, who):
     with pytest.raises(ConfigurationError, match=r"assignees: (guest|nobody)@example.com is not a possible assignee"):
         add(assignees=who).execute({"task_state_store": store})
     assert writes(emulator) == []
 
 
-def test_an_id_that_can_be_no_assignee_is_rejected_and_no_one_is_added(emulator, store):
+def test_an_impossible_assignee_is_rejected_and_no_one_is_added(emulator, store):
     with pytest.raises(InvalidRequest, match="90009 cannot be assigned"):
         add(assignees=["90006", "90009"]).execute({"task_state_store": store})
     assert added(emulator) == []
@@ -778,7 +778,7 @@ def test_an_id_that_can_be_no_assignee_is_rejected_and_no_one_is_added(emulator,
 
 @pytest.mark.parametrize("policy", ["fail", "skip", "succeed"])
 @pytest.mark.parametrize("over", ["moved", "ended"])
-def test_a_step_that_is_over_gets_no_one(emulator, store, policy, over):
+def test_a_step_that_is_over_gets_no_assignee(emulator, store, policy, over):
     if over == "moved":
         answer(emulator, "Approve")
     else:
@@ -796,7 +796,7 @@ def test_a_step_that_is_over_gets_no_one(emulator, store, policy, over):
     assert added(emulator) == []
 
 
-def test_a_step_that_moved_on_between_two_tries_gets_no_one(emulator, store):
+def test_a_step_that_moved_between_two_tries_gets_no_assignee(emulator, store):
     emulator.control("POST", "faults", method="POST", path="/additional_assignees$", status=500)
     with pytest.raises(ServerError):
         add().execute({"task_state_store": store})
@@ -807,7 +807,7 @@ def test_a_step_that_moved_on_between_two_tries_gets_no_one(emulator, store):
     assert added(emulator) == []
 
 
-def test_an_addition_whose_response_was_lost_is_reconciled_by_reading(emulator, store):
+def test_a_lost_addition_is_reconciled_by_reading(emulator, store):
     lose_answers(emulator, "after", "/additional_assignees$")
 
     first = add().execute({"task_state_store": store})
@@ -889,7 +889,7 @@ def test_a_bad_parameter_is_named_before_anything_is_sent(emulator, store, build
     ("build", "bad"),
     [(restart, {"restart_mode": "x"}), (refresh, {"max_refreshes": 0}), (refresh, {"max_refreshes": "2"})],
 )
-def test_a_bad_parameter_of_its_own_is_named_before_anything_is_sent(emulator, store, build, bad):
+def test_its_own_bad_parameter_is_named_before_sending(emulator, store, build, bad):
     with pytest.raises(ConfigurationError, match=next(iter(bad))):
         build(**bad).execute({"task_state_store": store})
     assert emulator.requests() == []
@@ -899,14 +899,14 @@ def test_a_bad_parameter_of_its_own_is_named_before_anything_is_sent(emulator, s
     ("build", "named"),
     [(terminate, "instance_id"), (restart, "instance_id"), (refresh, "instance_id"), (add, "step_occurrence_id")],
 )
-def test_without_a_store_a_retried_task_must_be_given_what_it_is_for(emulator, build, named):
+def test_without_a_store_a_retried_task_needs_the_occurrence(emulator, build, named):
     with pytest.raises(ConfigurationError, match=f"{named} must be given when retries > 0"):
         build(item_id="5001", tool_type=TOOL, retries=2).execute({})
     assert emulator.requests() == []
 
 
 @pytest.mark.parametrize("build", [terminate, restart, refresh, add])
-def test_an_item_without_a_workflow_is_named_and_an_unknown_tool_too(emulator, store, build):
+def test_item_without_workflow_and_unknown_tool_are_named(emulator, store, build):
     with pytest.raises(NotFound, match="Item 4711"):
         build(item_id="4711", tool_type=TOOL).execute({"task_state_store": store})
     with pytest.raises(ConfigurationError, match="Unknown tool_type 'po'"):
@@ -1084,7 +1084,7 @@ def test_lost_start_is_claimed_only_by_its_creator(emulator, store, monkeypatch,
 
 
 @pytest.mark.parametrize(("creator", "who"), [("present", "theirs"), ("absent", "theirs"), ("absent", "ours")])
-def test_lost_start_that_may_be_anothers_is_unknown_if_not_adopted(emulator, store, monkeypatch, creator, who):
+def test_lost_start_by_an_unknown_user_is_unknown_or_adopted(emulator, store, monkeypatch, creator, who):
     set_flags(emulator, created_by=creator)
     if who == "ours":
         lose_answers(emulator, "after", START)
@@ -1158,7 +1158,7 @@ def test_undocumented_response_to_a_refresh_is_resolved_by_reading(emulator, sto
     assert len(effects(emulator, "refresh")) == 1
 
 
-def test_end_that_is_empty_in_the_response_is_no_end(emulator, store):
+def test_end_that_is_empty_in_the_response_is_not_an_end(emulator, store):
     shown = {"data": {"id": INSTANCE, "item_id": "5001", "ended_at": ""}}
     answer_oddly(emulator, "/terminate$", {"json": shown}, after=False)
 
@@ -1348,7 +1348,7 @@ def test_each_effect_leaves_one_line_with_all_its_ids(emulator, store, capsys, b
 @pytest.mark.parametrize(
     "operator", [lambda: refresh(), lambda: add(assignees="90001"), lambda: start(item_id="5001"), lambda: terminate()]
 )
-def test_success_without_a_write_says_so(emulator, store, capsys, operator):
+def test_success_without_a_write_is_logged(emulator, store, capsys, operator):
     if isinstance(operator(), ProcoreTerminateInstanceOperator):
         emulator.control("POST", f"procore/instances/{INSTANCE}/terminate")
 

@@ -83,7 +83,7 @@ def test_me_is_the_connections_user(emulator):
     assert [row["item_id"] for row in rows] == ["11"]
 
 
-def test_several_tools_and_projects_are_polled_in_each_at_its_level(emulator):
+def test_several_tools_and_projects_are_polled_at_their_levels(emulator):
     begin(emulator, "11", project_id="1002")
     begin(emulator, "81", tool_type="prequalification", project_id=None)
 
@@ -119,7 +119,7 @@ def test_an_instance_that_may_not_be_read_is_left_out(emulator):
 
 
 @pytest.mark.parametrize(("status", "error"), [(403, PermissionDenied), (404, NotFound), (500, ServerError)])
-def test_histories_of_which_none_can_be_read_are_no_empty_list(emulator, status, error):
+def test_unreadable_histories_are_not_an_empty_list(emulator, status, error):
     begin(emulator, "11")
     emulator.control("POST", "faults", path="history$", times=999, status=status, json={})
 
@@ -169,7 +169,7 @@ def test_nothing_is_an_empty_list_with_and_without_batches(emulator):
         ({"company_id": "acme"}, "company_id"),
     ],
 )
-def test_a_bad_parameter_of_a_list_is_named_before_anything_is_sent(emulator, parameters, named):
+def test_a_bad_parameter_of_a_list_is_named_before_sending(emulator, parameters, named):
     with pytest.raises(ConfigurationError, match=named):
         listing(**parameters).execute({})
     assert emulator.requests() == []
@@ -188,7 +188,7 @@ def test_an_empty_set_of_states_is_a_mistake(emulator):
         listing(states=[]).execute({})
 
 
-def test_assignee_may_be_named_by_login_and_an_unknown_one_is_named(emulator):
+def test_assignee_is_given_by_login_and_an_unknown_one_is_named(emulator):
     assert [row["item_id"] for row in listing(assignee="integration@example.com").execute({})] == ["5001"]
     with pytest.raises(ConfigurationError, match="assignee: no user .* 'nobody@example.com'"):
         listing(assignee="nobody@example.com").execute({})
@@ -215,7 +215,7 @@ def test_instance_without_any_history_in_bulk_is_read_by_itself(emulator):
 
 
 @pytest.mark.parametrize("build", [listing, lambda **given: start("1", **given)], ids=["list", "start"])
-def test_a_misspelt_tool_is_named_even_where_the_project_is_given(emulator, build):
+def test_a_misspelt_tool_is_named_even_with_a_project(emulator, build):
     with pytest.raises(ConfigurationError, match=r"tool_type 'purchase_order'.*purchase_order_contract"):
         build(tool_type="purchase_order", project_id="1001").execute({})
     assert [effect for effect in emulator.effects() if effect["via"] == "api"] == []

@@ -174,14 +174,14 @@ def test_change_is_written_once_and_leaves_other_groups_unchanged(emulator, serv
     assert calls(emulator) == [*[("GET", PRESET)] * 2, ("PATCH", f"{PRESET}/assignees"), ("GET", PRESET)]
 
 
-def test_a_preset_that_is_right_already_costs_one_call_and_no_write(emulator):
+def test_an_unchanged_preset_costs_one_call_and_no_write(emulator):
     result = assign(directors(DANA), members="replace", mode="apply").execute({})
 
     assert (result["changed"], result["unchanged"]) == (0, 1)
     assert calls(emulator) == [("GET", PRESET)]
 
 
-def test_a_group_is_emptied_only_when_reported(emulator):
+def test_a_group_is_emptied_only_with_allow_empty(emulator):
     assign(directors(), members="replace", mode="apply", allow_empty=True).execute({})
 
     assert groups_of(emulator)["Directors"] == []
@@ -256,7 +256,7 @@ def test_rejected_preset_is_reported_and_stops_no_other(emulator, another):
     assert writes(emulator) == [another]
 
 
-def test_a_429_in_the_middle_is_survived_and_a_retry_repeats_nothing(emulator, store):
+def test_retry_after_a_429_in_the_middle_repeats_nothing(emulator, store):
     presets = emulator.control("POST", "procore/presets", count=4)["ids"]
     assignments = [directors(LEE, preset_id=preset) for preset in presets]
     emulator.control(
@@ -431,7 +431,7 @@ def test_lost_response_that_cannot_be_read_back_is_unknown(emulator, store):
         assign(directors(LEE), mode="apply", on_rejected="skip").execute({"task_state_store": store})
 
 
-def test_a_change_after_which_the_server_failed_is_reconciled_by_reading(emulator, store):
+def test_change_with_a_server_error_is_reconciled_by_reading(emulator, store):
     emulator.control("POST", "faults", method="PATCH", path="/assignees$", status=500, json={}, after=True)
 
     assert assign(directors(LEE), mode="apply").execute({"task_state_store": store})["changed"] == 1

@@ -57,7 +57,7 @@ def test_person_added_between_read_and_change_stays(emulator, store, group):
     assert NORA in groups_of(emulator)[group]
 
 
-def test_person_added_after_the_change_is_no_difference(emulator, store):
+def test_person_added_after_the_change_is_not_a_difference(emulator, store):
     operator = assign(directors(LEE), mode="apply")
     update = operator.hook.update_preset_assignees
 
@@ -87,7 +87,7 @@ def test_person_removed_after_the_change_is_a_difference(emulator, store):
         operator.execute({"task_state_store": store})
 
 
-def test_replacing_takes_the_group_as_it_is_right_before(emulator, store):
+def test_replacing_uses_the_group_right_before(emulator, store):
     operator = edited_after_read(emulator, assign(directors(LEE), members="replace", mode="apply"), 1, DANA, NORA)
 
     _, group = only(operator.execute({"task_state_store": store}))
@@ -96,7 +96,7 @@ def test_replacing_takes_the_group_as_it_is_right_before(emulator, store):
     assert groups_of(emulator)["Directors"] == [LEE]
 
 
-def test_plan_is_compared_with_the_group_as_it_is_right_before(emulator, store):
+def test_plan_is_compared_with_the_group_right_before(emulator, store):
     plan = assign(directors(LEE), members="replace").execute({})
     operator = assign(directors(LEE), members="replace", mode="apply", approved_plan=plan, on_rejected="skip")
     edited_after_read(emulator, operator, 1, DANA, NORA)
@@ -124,7 +124,7 @@ def test_preset_that_changes_with_every_read_is_left_alone(emulator, store):
 
 @pytest.mark.parametrize("reads", [0, 1, 2])
 @pytest.mark.parametrize("members", ["merge", "replace"])
-def test_change_that_shows_some_reads_later_is_no_edit(emulator, store, reads, members):
+def test_change_that_shows_some_reads_later_is_not_an_edit(emulator, store, reads, members):
     emulator.control("PATCH", "flags", preset_stale_reads=reads)
     operator = assign(directors(LEE), members=members, mode="apply", confirm_timeout=10)
 
@@ -165,7 +165,7 @@ def test_retry_after_a_kill_preserves_members_added_meanwhile(emulator, store, m
 
 @pytest.mark.parametrize("rest", ["kept", "emptied"])
 @pytest.mark.parametrize("groups", ["replace", "merge"])
-def test_individual_assignees_stay_any_a_change_leaves_out(emulator, store, rest, groups):
+def test_individual_assignees_survive_a_change_of_groups(emulator, store, rest, groups):
     emulator.control("PATCH", "flags", preset_rest=rest, preset_groups=groups)
     operator = assign(directors(LEE), mode="apply")
     groups = operator.hook.get_preset(PRESET, project_id="1001")["responsible_group_memberships"]

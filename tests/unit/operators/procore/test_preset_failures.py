@@ -181,7 +181,7 @@ def test_rejected_project_does_not_stop_the_others(emulator, store, mode):
     ["/projects/1002/workflows/presets$", "/projects/1002/workflows/possible_assignees$"],
     ids=["list", "people"],
 )
-def test_project_that_cannot_be_read_fails_and_the_others_are_done(emulator, store, path):
+def test_unreadable_project_fails_and_the_others_are_done(emulator, store, path):
     emulator.control("POST", "faults", path=path, times=99, status=500, json={})
     desired = {"template": "301", "project_id": ["1001", "1002"], "groups": {"Directors": [LEE]}}
 
@@ -194,7 +194,7 @@ def test_project_that_cannot_be_read_fails_and_the_others_are_done(emulator, sto
     assert writes(emulator) == [PRESET, "402"]
 
 
-def test_what_many_presets_share_is_asked_for_once_where_it_fails(emulator, store, presets):
+def test_failed_read_of_shared_data_is_not_repeated(emulator, store, presets):
     emulator.control("POST", "faults", path="/templates/versions/", times=99, status=500, json={})
 
     with pytest.raises(PresetsUnfinished, match="4 of 4"):
@@ -239,7 +239,7 @@ def test_project_where_each_preset_fails_stops_no_other_project(emulator, store,
     assert writes(emulator) == ["402"]
 
 
-def test_preset_that_changes_with_every_read_may_be_changed_by_a_retry(emulator, store):
+def test_preset_that_changes_with_every_read_is_left_to_a_retry(emulator, store):
     operator = assign(directors(LEE), mode="apply", members="replace", on_rejected="skip")
     read, others = operator.hook.get_preset, [[NORA], [DANA], [NORA], [DANA], [NORA]]
 

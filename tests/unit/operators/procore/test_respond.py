@@ -101,7 +101,7 @@ def test_pin_is_stored_before_anything_is_sent(emulator, store):
     assert responses(emulator) == []
 
 
-def test_a_retry_of_a_done_response_writes_nothing_and_returns_the_same(emulator, store):
+def test_a_retry_of_a_done_response_writes_nothing(emulator, store):
     first = respond(comment="fine").execute({"task_state_store": store})
     again = respond(comment="fine").execute({"task_state_store": store})
 
@@ -120,7 +120,7 @@ def test_step_reached_again_between_tries_gets_no_second_response(emulator, stor
     assert step_of(emulator)["step"] == "Budget Check"
 
 
-def test_step_reached_again_before_our_write_gets_no_response(emulator, store):
+def test_step_reached_again_before_the_write_gets_no_response(emulator, store):
     store.set("respond", {"instance_id": INSTANCE, "step_occurrence_id": "an earlier occurrence"})
 
     with pytest.raises(AirflowFailException, match=r"StepMoved.*is now at 'Budget Check'"):
@@ -164,7 +164,7 @@ def test_another_comment_is_only_a_warning(emulator, store, capsys):
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_lost_response_is_reconciled_by_reading_and_never_doubles(emulator, store, moment):
+def test_a_lost_response_is_reconciled_by_reading_only_once(emulator, store, moment):
     emulator.control("POST", "faults", method="POST", path="/responses$", reset=moment)
 
     respond().execute({"task_state_store": store})
@@ -205,7 +205,7 @@ def test_rejection_is_believed_only_if_no_response_is_recorded(emulator, store, 
     assert responses(emulator) == [("90001", "Approve")]
 
 
-def test_a_transition_that_lags_behind_the_response_is_waited_for(emulator, store):
+def test_a_transition_later_than_the_response_is_waited_for(emulator, store):
     emulator.control("PATCH", "flags", transition="delayed", transition_delay=3600)
 
     respond().execute({"task_state_store": store})
@@ -220,7 +220,7 @@ def test_comment_has_no_footer_by_default(store, sent_comments):
     assert sent_comments == ["fine"]
 
 
-def test_retry_sends_the_comment_with_the_footer_of_the_first_try(emulator, store, monkeypatch, sent_comments):
+def test_retry_sends_the_footer_of_the_first_try(emulator, store, monkeypatch, sent_comments):
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://air.example")
     emulator.control("POST", "faults", method="POST", path="/responses$", status=500, json={"error": "no"}, times=1)
     with pytest.raises(ServerError):
@@ -234,7 +234,7 @@ def test_retry_sends_the_comment_with_the_footer_of_the_first_try(emulator, stor
     assert first.startswith("fine\n\nAirflow: DAG orders, run run, task answer\nhttps://air.example/dags/")
 
 
-def test_retry_of_a_recorded_comment_with_a_footer_is_no_other_comment(store, monkeypatch, capsys, sent_comments):
+def test_retry_recognizes_a_comment_with_a_footer(store, monkeypatch, capsys, sent_comments):
     respond(comment_footer=True).execute({"task_state_store": store, "ti": task_instance(1)})
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://moved.example")
 
@@ -266,7 +266,7 @@ def test_an_item_without_a_workflow_is_named(emulator, store):
         respond(item_id="4711", tool_type=TOOL).execute({"task_state_store": store})
 
 
-def test_who_is_asked_instead_is_said_when_it_is_not_us(emulator, store):
+def test_step_of_others_is_an_error_that_names_the_assignees(emulator, store):
     emulator.control("POST", f"procore/instances/{INSTANCE}/respond", login="integration@example.com", option="Approve")
 
     with pytest.raises(ConfigurationError, match="Director Approval.*Dana Director.*dana@example.com"):
@@ -305,7 +305,7 @@ def test_a_bad_parameter_is_named_before_anything_is_sent(emulator, parameters, 
     assert emulator.requests() == []
 
 
-def test_an_option_that_does_not_exist_is_rejected_with_the_candidates(emulator, store):
+def test_an_unknown_option_is_rejected_with_the_candidates(emulator, store):
     with pytest.raises(ConfigurationError, match="option 'Aprove' matches no option.*'Approve'"):
         respond(option="Aprove").execute({"task_state_store": store})
     assert responses(emulator) == []
@@ -397,7 +397,7 @@ def test_option_chosen_by_id_is_recognized_after_the_step(emulator, store, with_
     assert responses(emulator) == [("90001", "Approve")]
 
 
-def test_another_option_by_its_id_is_a_conflict_when_the_step_is_over(emulator, store):
+def test_another_option_by_its_id_is_a_conflict_after_the_step(emulator, store):
     options = ProcoreHook().get_instance(INSTANCE)["current_step_occurrence"]["available_response_options"]
     where = {"step_occurrence_id": step_of(emulator)["step_occurrence_id"]}
     store.set("chosen_option", {"id": options[2]["id"], "name": "Reject", "type": "reject"})
@@ -463,7 +463,7 @@ def test_id_of_another_option_than_recorded_is_a_conflict(emulator, store, respo
 
 
 @pytest.mark.parametrize(("response_id", "known"), [("option", True), ("response", False)])
-def test_recorded_option_is_taken_for_an_id_only_where_it_shows_it(emulator, store, response_id, known):
+def test_recorded_option_matches_an_id_only_if_it_shows_one(emulator, store, response_id, known):
     set_flags(emulator, history_response_id=response_id)
     approve = option_id(0)
     by_id(store, approve)
@@ -492,7 +492,7 @@ def test_lost_response_that_cannot_be_read_is_an_unknown_outcome(emulator, store
 
 @pytest.mark.parametrize("policy", ["fail", "skip", "succeed"])
 @pytest.mark.parametrize("hiding", [{"hidden_events": "response_steps"}, {"history_step_id": "step"}])
-def test_lost_response_of_a_moved_step_without_a_record_is_unknown(emulator, store, hiding, policy):
+def test_lost_response_to_a_moved_step_is_unknown(emulator, store, hiding, policy):
     set_flags(emulator, **hiding)
     emulator.control("POST", "faults", method="POST", path="/responses$", reset="after")
 
@@ -529,7 +529,7 @@ def test_retry_of_a_killed_response_finds_it_or_says_unknown(emulator, store, di
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])
-def test_retry_of_a_killed_response_that_cannot_read_says_unknown(emulator, store, dies, status):
+def test_retry_of_a_killed_response_without_reads_is_unknown(emulator, store, dies, status):
     dies(ProcoreHook, "respond", "after")
     with pytest.raises(Killed):
         respond(confirm_timeout=0).execute({"task_state_store": store})
@@ -540,7 +540,7 @@ def test_retry_of_a_killed_response_that_cannot_read_says_unknown(emulator, stor
     assert sent(emulator) == 1
 
 
-def test_retry_sends_a_response_that_was_killed_before_it_was_sent(emulator, store, dies):
+def test_retry_sends_a_response_killed_before_it_was_sent(emulator, store, dies):
     dies(ProcoreHook, "respond", "before")
     with pytest.raises(Killed):
         respond(confirm_timeout=0).execute({"task_state_store": store})
@@ -603,7 +603,7 @@ def test_another_option_after_a_taken_one_is_a_conflict(emulator, store):
 
 @pytest.mark.parametrize("labels", ["option", "status"])
 @pytest.mark.parametrize("requested", [{"option": " approve "}, {"option_type": "approve"}])
-def test_response_is_known_again_by_its_type_any_its_label(emulator, store, labels, requested):
+def test_response_is_recognized_by_its_type_under_any_label(emulator, store, labels, requested):
     set_flags(emulator, history_labels=labels)
     emulator.control("POST", "faults", method="POST", path="/responses$", reset="after")
 
@@ -638,7 +638,7 @@ def test_undocumented_status_without_a_record_is_unknown(emulator, store):
     "hiding", [{"hidden_events": "response_steps"}, {"history_step_id": "step"}, {"history": "absent"}]
 )
 @pytest.mark.parametrize("transition", ["at_once", "in_between"])
-def test_hidden_history_makes_no_failure_of_a_documented_204(emulator, store, hiding, transition):
+def test_hidden_history_does_not_fail_a_documented_204(emulator, store, hiding, transition):
     set_flags(emulator, transition=transition, transition_delay=3600, **hiding)
 
     result = respond(confirm_timeout=0).execute({"task_state_store": store})
@@ -647,7 +647,7 @@ def test_hidden_history_makes_no_failure_of_a_documented_204(emulator, store, hi
     assert responses(emulator) == [("90001", "Approve")]
 
 
-def test_204_of_a_step_that_goes_on_waiting_is_an_unknown_outcome(emulator, store):
+def test_204_of_a_step_that_still_waits_is_an_unknown_outcome(emulator, store):
     emulator.control("POST", "faults", method="POST", path="/responses$", status=204)
 
     with pytest.raises(AirflowFailException, match="OutcomeUnknown.*still waits for user 90001"):
@@ -666,7 +666,7 @@ def test_failing_server_is_believed_where_the_step_still_waits(emulator, store):
     assert responses(emulator) == [("90001", "Approve")]
 
 
-def test_failing_server_that_has_acted_unseen_is_an_unknown_outcome(emulator, store):
+def test_server_error_after_a_hidden_effect_is_unknown(emulator, store):
     set_flags(emulator, hidden_events="response_steps")
     emulator.control("POST", "faults", method="POST", path="/responses$", status=500, json={}, after=True)
 
@@ -718,7 +718,7 @@ def test_instance_that_shows_another_item_is_not_responded_to(emulator, store):
 
 
 @pytest.mark.parametrize("policy", ["fail", "skip", "succeed"])
-def test_between_two_steps_is_no_end(emulator, store, policy):
+def test_between_two_steps_is_not_an_end(emulator, store, policy):
     respond_as_user(emulator, "integration@example.com", "Approve")
     set_flags(emulator, transition="in_between", transition_delay=3600)
     return_to_step(emulator)
@@ -731,7 +731,7 @@ def test_between_two_steps_is_no_end(emulator, store, policy):
     assert respond(confirm_timeout=0).execute({"task_state_store": store})["option"] == "Approve"
 
 
-def test_empty_end_is_no_end(emulator, store, monkeypatch):
+def test_empty_end_is_not_an_end(emulator, store, monkeypatch):
     shown = ProcoreHook.get_instance
 
     def with_empty_end(*args, **kwargs):

@@ -167,7 +167,7 @@ def test_wrong_attachments_are_named_before_anything_is_sent(emulator, store, at
 
 
 @pytest.mark.parametrize("wrong", ["missing", "empty", "folder", "blank", "none in a list", "twice the same name"])
-def test_files_that_cannot_be_attached_are_named_and_nothing_is_sent(emulator, store, plan, tmp_path, wrong):
+def test_unattachable_files_are_named_before_sending(emulator, store, plan, tmp_path, wrong):
     (tmp_path / "empty.txt").touch()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "plan.pdf").write_bytes(b"x")
@@ -261,7 +261,7 @@ def test_retry_is_accepted_whether_the_server_compares(emulator, store, plan, ha
     assert len(set(tokens(emulator))) == (1 if has_store else 2)
 
 
-def test_one_token_stands_for_one_body(emulator, store):
+def test_each_token_is_used_for_one_body(emulator, store):
     for attachments in ({"form_ids": ["1", "2"]}, {"form_ids": ["2", "1"]}, {"form_ids": ["1", "2"]}):
         emulator.control("POST", "faults", method="POST", path="/responses$", status=400, json={"error": "no"})
         with pytest.raises(InvalidRequest):
@@ -540,7 +540,7 @@ def test_older_order_with_an_unexpected_response_is_an_error(requests_mock, clie
 
 
 @pytest.mark.parametrize("status", [400, 403, 422])
-def test_a_rejection_is_no_reason_to_try_the_older_uploads(requests_mock, client, status):
+def test_a_rejection_does_not_switch_to_the_older_uploads(requests_mock, client, status):
     requests_mock.post(f"{API}{PROJECT_UPLOADS}", status_code=status)
 
     with pytest.raises((InvalidRequest, PermissionDenied)):

@@ -126,7 +126,7 @@ def test_try_that_breaks_off_is_continued_where_it_ended(emulator, archive):
     assert sum(file["table"] == "instances" and file["rows"] for file in manifest_of(result)["files"]) == 5
 
 
-def test_error_of_the_worker_keeps_the_rows_read_so_far(emulator, archive, monkeypatch, tmp_path):
+def test_error_on_the_worker_does_not_lose_the_rows_read_so_far(emulator, archive, monkeypatch, tmp_path):
     start(emulator, 2)
     from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 
@@ -255,7 +255,7 @@ def test_export_that_reads_nothing_at_all_fails(emulator, archive, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["changed", "removed"])
-def test_damaged_part_is_exported_again_and_said(emulator, archive, tmp_path, caplog, damage):
+def test_damaged_part_is_exported_again_and_logged(emulator, archive, tmp_path, caplog, damage):
     start(emulator, 2)
     archive()
     broken = tmp_path / "archive" / "part-00001" / "instances.jsonl"

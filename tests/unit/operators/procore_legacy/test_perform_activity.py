@@ -77,7 +77,7 @@ def test_an_activity_is_performed_and_described(emulator, store):
     }
 
 
-def test_what_is_sent_has_the_form_of_the_guide(emulator, store):
+def test_the_request_has_the_format_of_the_guide(emulator, store):
     perform(comments="please").execute({"task_state_store": store})
 
     (sent,) = [r for r in emulator.requests() if r["method"] == "POST" and "histories" in r["path"]]
@@ -112,7 +112,7 @@ def test_a_retry_finds_the_activity_done_and_returns_the_same(emulator, store, f
     assert again == {**first, "already_performed": True}
 
 
-def test_state_reached_again_between_tries_gets_no_second_activity(emulator, store):
+def test_state_reached_again_by_a_retry_gets_no_second_activity(emulator, store):
     perform().execute({"task_state_store": store})
     person(emulator, "Deny")
     assert state_of(emulator) == "Start"
@@ -123,7 +123,7 @@ def test_state_reached_again_between_tries_gets_no_second_activity(emulator, sto
     assert [what for _, what in performed(emulator)] == ["Submit for Approval", "Deny"]
 
 
-def test_a_later_occurrence_of_the_state_is_not_the_one_that_was_meant(emulator, store):
+def test_a_later_occurrence_of_the_state_does_not_count(emulator, store):
     person(emulator, "Submit for Approval", "pat@example.com")
     pending = ProcoreLegacyHook().get_instance(INSTANCE)
     person(emulator, "Deny")
@@ -202,14 +202,14 @@ def test_a_response_lost_after_the_fact_is_reconciled_by_reading(emulator, store
 
 
 @pytest.mark.parametrize("response", [{"body": "<html>done</html>"}, {"json": []}])
-def test_a_response_that_cannot_be_read_is_reconciled_by_reading_too(emulator, store, response):
+def test_an_unreadable_response_is_reconciled_by_reading(emulator, store, response):
     emulator.control("POST", "faults", **POST, status=201, after=True, **response)
 
     assert perform().execute({"task_state_store": store})["activity"] == "Submit for Approval"
     assert performed(emulator) == [("90001", "Submit for Approval")]
 
 
-def test_a_try_that_was_killed_while_it_sent_is_reconciled_by_its_retry(emulator, store, monkeypatch):
+def test_a_try_killed_while_sending_is_reconciled_by_its_retry(emulator, store, monkeypatch):
     send = ProcoreLegacyHook.perform_activity
 
     def send_and_die(hook: ProcoreLegacyHook, *args: str, **kwargs: str) -> dict:
@@ -224,7 +224,7 @@ def test_a_try_that_was_killed_while_it_sent_is_reconciled_by_its_retry(emulator
     assert performed(emulator) == [("90001", "Submit for Approval")]
 
 
-def test_an_activity_that_did_not_arrive_is_never_sent_a_second_time(emulator, store):
+def test_a_lost_activity_is_never_sent_a_second_time(emulator, store):
     emulator.control("POST", "faults", **POST, reset="before")
 
     for _ in range(2):  # the try itself, and a retry by hand
@@ -241,7 +241,7 @@ def test_the_record_decides_when_a_response_is_a_rejection(emulator, store):
     assert performed(emulator) == [("90001", "Submit for Approval")]
 
 
-def test_a_rejection_is_given_back_and_may_be_tried_again(emulator, store):
+def test_a_rejection_is_raised_and_may_be_retried(emulator, store):
     emulator.control("POST", "faults", **POST, status=422, json={"errors": {"comments": ["are too long"]}})
 
     with pytest.raises(InvalidRequest, match="comments: are too long"):
@@ -277,7 +277,7 @@ def test_call_rejected_before_any_effect_is_retried(emulator, store):
     assert performed(emulator) == [("90001", "Submit for Approval")]
 
 
-def test_a_history_that_cannot_be_read_leaves_the_outcome_unknown(emulator, store):
+def test_an_unreadable_history_leaves_the_outcome_unknown(emulator, store):
     emulator.control("POST", "faults", **POST, reset="after")
     emulator.control("POST", "faults", method="GET", path="histories$", skip=1, times=9, status=403, json={})
 

@@ -111,7 +111,7 @@ def test_a_lost_response_is_reconciled_by_reading(emulator, store, quote):
     assert detail(emulator)["attachments"] == [{"name": "quote.pdf", "size": 8}]
 
 
-def test_what_did_not_arrive_is_never_sent_a_second_time(emulator, store, quote):
+def test_a_request_that_did_not_arrive_is_never_sent_again(emulator, store, quote):
     emulator.control("POST", "faults", **POST, reset="before")
 
     for _ in range(2):  # the try itself, and a retry by hand

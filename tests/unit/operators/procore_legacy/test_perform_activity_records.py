@@ -87,7 +87,7 @@ def test_retry_without_a_store_knows_its_role_by_name(emulator, names):
     assert posts(emulator) == 1
 
 
-def test_name_is_resolved_by_what_was_open_when_the_task_was_bound(emulator, store):
+def test_name_is_resolved_by_the_activities_at_binding(emulator, store):
     """A colleague performed it while the task was away; the history has ids only."""
     set_flags(emulator, history_names="without")
     emulator.control("POST", "faults", **POST, status=429, headers={"Retry-After": "3600"})
@@ -129,7 +129,7 @@ def test_corrected_dag_does_not_report_what_was_sent_as_its_own(emulator, store,
 
 
 @pytest.mark.parametrize("comments", [datetime(2026, 1, 1), ["a"], 1.5, True, "None", "half \ud800"])
-def test_comment_that_cannot_be_sent_is_named_and_nothing_is_unknown(emulator, store, comments):
+def test_an_unsendable_comment_is_not_an_unknown_outcome(emulator, store, comments):
     with pytest.raises(ConfigurationError, match="comments"):
         perform(comments=comments).execute({"task_state_store": store})
     assert emulator.requests() == []
@@ -270,7 +270,7 @@ def test_moment_without_activities_is_read_again(emulator, store):
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("bound", [True, False])
 @pytest.mark.parametrize("on_state_moved", ["fail", "skip", "succeed"])
-def test_instance_without_activities_is_not_taken_for_ended(emulator, store, bound, on_state_moved):
+def test_instance_without_activities_has_not_ended(emulator, store, bound, on_state_moved):
     person(emulator, "Submit for Approval", "pat@example.com")
     where = pin() if bound else {}
     set_flags(emulator, legacy_transition="delayed", transition_delay=3600)
@@ -324,7 +324,7 @@ def test_colleagues_row_counts_after_the_gap_only(emulator, store):
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("status", [403, 404, 500])
 @pytest.mark.parametrize("unreadable", [HISTORIES, SHOW])
-def test_after_a_lost_response_only_found_or_unknown_comes_out(emulator, store, status, unreadable):
+def test_lost_response_ends_as_found_or_unknown(emulator, store, status, unreadable):
     emulator.control("POST", "faults", **POST, reset="after")
     emulator.control("POST", "faults", **unreadable, skip=1, times=99, status=status, json={})
 
@@ -357,7 +357,7 @@ def test_undocumented_response_is_resolved_by_reading(emulator, store, response,
 
 
 @pytest.mark.parametrize("other", [{"workflow_activity_id": 1}, {"workflow_instance_id": 1}])
-def test_response_about_something_else_is_no_success(emulator, store, other):
+def test_response_about_something_else_is_not_a_success(emulator, store, other):
     row = {"id": 1, "workflow_activity_id": 29945, "workflow_instance_id": int(INSTANCE), **other}
     emulator.control("POST", "faults", **POST, status=201, json=row)
 
@@ -503,7 +503,7 @@ def test_first_try_does_not_take_another_tasks_row_for_its_own(emulator, store):
     assert perform().execute({"task_state_store": Store(), "ti": SimpleNamespace(try_number=2)})["already_performed"]
 
 
-def test_row_of_an_earlier_run_or_before_a_colleague_is_not_recognised(emulator, store):
+def test_row_of_an_earlier_run_or_before_a_colleague_is_not_own(emulator, store):
     perform().execute({"task_state_store": store})
     tomorrow = datetime.now(timezone.utc) + timedelta(days=1)
 

@@ -174,7 +174,7 @@ def test_values_that_were_lost_twice_are_an_unknown_outcome(emulator, instance_i
     assert (sent(emulator, "POST"), effects(emulator, "write_fields")) == (2, [])
 
 
-def test_values_that_someone_wrote_meanwhile_are_not_written_over(emulator, instance_id, monkeypatch):
+def test_values_of_another_writer_are_not_overwritten(emulator, instance_id, monkeypatch):
     fault(emulator, "POST", WRITE, reset="before")
     read, seen = WorkflowsoftHook.get_fields, []
 
@@ -281,7 +281,7 @@ def test_change_is_done_once_with_each_response_format(emulator, instance_id, re
 
 
 @pytest.mark.parametrize("status", ["400", "500", "200"])
-def test_rejection_with_any_status_is_no_completion(emulator, ready_id, store, status):
+def test_rejection_with_any_status_is_not_a_completion(emulator, ready_id, store, status):
     emulator.control("PATCH", "flags", ws_error_status=status)
     expected = AirflowFailException if status == "500" else InvalidRequest
 
@@ -496,7 +496,7 @@ def test_a_value_that_shows_late_is_waited_for(emulator, instance_id, monkeypatc
 
 
 @pytest.mark.parametrize("status", ["400", "500"])
-def test_the_servers_own_words_are_shown_when_it_rejects(emulator, ready_id, status):
+def test_the_servers_message_is_shown_when_it_rejects(emulator, ready_id, status):
     emulator.control("PATCH", "flags", ws_error_status=status)
     complete(ready_id).execute({})
 
@@ -575,7 +575,7 @@ def test_retry_after_a_kill_writes_the_stored_values(emulator, instance_id, stor
     assert (get(instance_id)["Venue"], get(instance_id)["Event duration"]) == (venue, duration)
 
 
-def test_a_worker_that_dies_after_the_check_leaves_nothing_to_send(emulator, instance_id, store):
+def test_worker_death_after_the_check_leaves_nothing_to_send(emulator, instance_id, store):
     first = update(instance_id, {"Venue": "Main hall"}).execute({"task_state_store": store})
 
     again = update(instance_id, {"Venue": "Garden"}).execute({"task_state_store": store})
@@ -596,7 +596,7 @@ def test_a_retry_sends_only_what_did_not_arrive(emulator, instance_id, store, di
     assert result["written"] == ["Venue", "Event exists"]
 
 
-def test_without_a_store_a_retry_writes_what_it_is_given_and_no_more(emulator, instance_id):
+def test_without_a_store_a_retry_writes_its_own_values_only(emulator, instance_id):
     update(instance_id, {"Venue": "Main hall"}, retries=1).execute({})
     update(instance_id, {"Venue": "Garden"}, retries=1).execute({})
 
@@ -760,7 +760,7 @@ def test_a_retry_of_a_completion_that_succeeded_sends_nothing(emulator, ready_id
     assert sent(emulator, "PATCH") == 1
 
 
-def test_required_fields_that_are_empty_are_named_and_nothing_is_sent(emulator, instance_id, store):
+def test_empty_required_fields_are_named_before_sending(emulator, instance_id, store):
     with pytest.raises(ConfigurationError, match="required fields are empty: Venue"):
         complete(instance_id).execute({"task_state_store": store})
 
@@ -891,7 +891,7 @@ def test_completion_without_evidence_is_decided_by_the_policy(emulator, row, sto
     [("fail", "no_op", [1]), ("assume_done", "no_op", [1]), ("retry", "error", [1]), ("retry", "no_op", [1, 2])],
 )
 @pytest.mark.parametrize("lost", ["response", "worker"])
-def test_only_policy_retry_may_complete_twice_what_nothing_settles(
+def test_only_policy_retry_may_complete_an_unknown_outcome_twice(
     emulator, row, store, dies, policy, again, times, lost
 ):
     emulator.control("PATCH", "flags", ws_complete_again=again)
@@ -908,7 +908,7 @@ def test_only_policy_retry_may_complete_twice_what_nothing_settles(
     assert [done["times"] for done in effects(emulator, "complete")] == times
 
 
-def test_a_step_with_something_else_open_is_no_evidence(emulator, row, store):
+def test_a_step_with_another_open_instance_is_not_evidence(emulator, row, store):
     emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
     fault(emulator, "PATCH", COMPLETE, reset="after")
 
@@ -930,7 +930,7 @@ def test_step_is_not_polled_for_evidence_where_polling_consumes(emulator, row, s
     assert not [r for r in emulator.requests() if r["path"].endswith("new-integrations")]
 
 
-def test_fields_that_were_not_writable_before_are_no_evidence(emulator, store, monkeypatch):
+def test_fields_that_were_not_writable_before_are_not_evidence(emulator, store, monkeypatch):
     started = emulator.control("POST", "workflowsoft/processes", diagram="Data issue")
     read = WorkflowsoftHook.get_fields
     monkeypatch.setattr(
@@ -1045,7 +1045,7 @@ def test_certainly_rejected_completion_is_sent_by_the_next_try(emulator, row, st
     assert [done["times"] for done in effects(emulator, "complete")] == [1]
 
 
-def test_a_completion_that_could_not_be_sent_is_sent_by_the_next_try(emulator, row, store, set_connection):
+def test_an_unsent_completion_is_sent_by_the_next_try(emulator, row, store, set_connection):
     connection = emulator.connection("workflowsoft")
     connection["extra"] |= {"on_behalf_of": "Olga Öwner"}  # no header can hold it
     set_connection("workflowsoft_default", connection)
@@ -1076,7 +1076,7 @@ def test_a_rejection_leaves_the_next_try_free_to_complete(emulator, ready_id, st
     assert complete(ready_id).execute({"task_state_store": store})["already_completed"] is False
 
 
-def test_a_500_shows_the_servers_words_and_is_never_repeated(emulator, ready_id, store):
+def test_a_500_shows_the_servers_message_and_is_never_repeated(emulator, ready_id, store):
     fault(emulator, "PATCH", COMPLETE, status=500, json={"ExceptionMessage": "Out of order"})
 
     with pytest.raises(AirflowFailException, match="Out of order"):
@@ -1117,7 +1117,7 @@ def test_the_custom_action_is_sent_as_given(emulator, ready_id, store):
 
 
 @pytest.mark.parametrize("words", ["Cannot complete the task until the previous task is completed.", "Completed"])
-def test_a_rejection_that_speaks_of_completion_is_a_rejection(emulator, ready_id, store, words):
+def test_a_rejection_that_mentions_completion_is_a_rejection(emulator, ready_id, store, words):
     fault(emulator, "PATCH", COMPLETE, status=400, json={"Message": words})
 
     with pytest.raises(InvalidRequest):
@@ -1127,7 +1127,7 @@ def test_a_rejection_that_speaks_of_completion_is_a_rejection(emulator, ready_id
     assert len(effects(emulator, "complete")) == 1
 
 
-def test_a_page_instead_of_a_response_does_not_count_as_completed(emulator, ready_id, store):
+def test_an_html_page_does_not_count_as_completed(emulator, ready_id, store):
     fault(emulator, "PATCH", COMPLETE, status=200, headers={"Content-Type": "text/html"}, body="<html>Sign in</html>")
 
     with pytest.raises(AirflowFailException, match="OutcomeUnknown: The response is an HTML page"):
@@ -1157,7 +1157,7 @@ def test_server_that_stores_nothing_proves_nothing(emulator, set_connection, sto
     assert effects(emulator, "complete") == []
 
 
-def test_values_that_cannot_be_read_back_end_in_the_error_of_reading(emulator, instance_id, store):
+def test_failed_read_after_a_write_raises_the_error_of_the_read(emulator, instance_id, store):
     fault(emulator, "GET", "/variables$", skip=1, times=99, status=403)
 
     with pytest.raises(PermissionDenied):
@@ -1180,7 +1180,7 @@ def test_bad_confirm_timeout_is_named_before_sending(emulator, instance_id, stor
 
 
 @pytest.mark.parametrize(("policy", "retries"), [("fail", 0), ("assume_done", 0), ("retry", 2)])
-def test_without_a_store_in_this_airflow_only_policy_retry_is_retried(monkeypatch, policy, retries):
+def test_without_a_store_only_policy_retry_is_retried(monkeypatch, policy, retries):
     monkeypatch.setattr("airflow_provider_workflows.operators.base.HAS_TASK_STATE_STORE", False)
 
     assert complete("1", retries=2, on_unknown_completion=policy).retries == retries
@@ -1190,7 +1190,7 @@ def test_without_a_store_in_this_airflow_only_policy_retry_is_retried(monkeypatc
     assert (task.retries, task.unmap({"integration_instance_id": "1"}).retries) == (retries, retries)
 
 
-def test_template_that_renders_to_nothing_is_named_before_sending(emulator, instance_id):
+def test_empty_template_is_named_before_sending(emulator, instance_id):
     before = len(emulator.requests())
     operator = update(instance_id, {"Venue": "{{ params.venue }}"})
     operator.fields = {"Venue": "None"}  # as Airflow renders it
@@ -1202,7 +1202,7 @@ def test_template_that_renders_to_nothing_is_named_before_sending(emulator, inst
     assert len(emulator.requests()) == before
 
 
-def test_completion_by_another_action_is_no_success(emulator, ready_id, store):
+def test_completion_by_another_action_is_not_a_success(emulator, ready_id, store):
     emulator.control("POST", f"workflowsoft/instances/{ready_id}/complete")
 
     with pytest.raises(AirflowFailException, match="StepMoved: .*completed by another user, perhaps not with 'Reject'"):

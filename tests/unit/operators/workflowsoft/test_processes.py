@@ -109,7 +109,7 @@ def test_a_process_is_started_by_title_or_id_for_an_address_or_id(emulator, stor
     assert sent["body"] == {"TemplateId": 1, "Fields": {}}
 
 
-def test_a_process_is_started_with_exact_values_under_the_names_given(emulator, store):
+def test_a_process_starts_with_exact_values_and_given_names(emulator, store):
     key = "field_4dc8a917_da0c_4cf7_a43e_064785e42785"
     moment = "field_cdb815a3_0c60_4cd6_88b2_ef3f9becddc7"
     fields = {key: Decimal("12345678901234.5678"), moment: datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)}
@@ -132,7 +132,7 @@ def test_correlation_field_marks_the_starting_task(emulator, store):
     assert writes(emulator)[0]["body"]["Fields"] == {venue: "events/manual__2026/start/3"}
 
 
-def test_a_doubt_about_a_process_names_its_correlation(emulator, store):
+def test_unknown_outcome_of_a_start_names_its_correlation(emulator, store):
     fault(emulator, reset="after")
 
     with pytest.raises(AirflowFailException, match="started by user 12 with Venue = events/manual__2026/start/3"):
@@ -174,7 +174,7 @@ def test_start_process_names_a_bad_parameter_before_sending(emulator, store, par
         ({"on_behalf_of": "None"}, "on_behalf_of is missing"),
     ],
 )
-def test_a_bad_parameter_of_a_task_is_named_before_anything_is_sent(emulator, store, parameters, named):
+def test_a_bad_parameter_of_a_task_is_named_before_sending(emulator, store, parameters, named):
     with pytest.raises(ConfigurationError, match=named):
         run(create(**parameters), store)
     assert (emulator.requests(), store) == ([], {})
@@ -224,9 +224,7 @@ def test_a_task_is_created_for_a_person_or_for_its_creator(emulator, store, assi
 
 
 @BOTH
-def test_a_retry_after_success_asks_nothing_and_returns_the_same(
-    emulator, store, set_connection, build, action, method, looked_for
-):
+def test_a_retry_after_success_requests_nothing(emulator, store, set_connection, build, action, method, looked_for):
     connection = emulator.connection("workflowsoft")
     connection["extra"] |= {"item_url": "https://app.example/{title}"}
     set_connection("workflowsoft_default", connection)
@@ -243,7 +241,7 @@ def test_a_retry_after_success_asks_nothing_and_returns_the_same(
 
 @BOTH
 @pytest.mark.parametrize(("moment", "made"), [("before", 0), ("after", 1)])
-def test_a_lost_response_fails_for_good_and_says_what_to_look_for(
+def test_lost_response_fails_without_retry_and_says_what_to_find(
     emulator, store, build, action, method, looked_for, moment, made
 ):
     fault(emulator, reset=moment)
@@ -331,7 +329,9 @@ def test_a_response_that_shows_nothing_fails_for_good(emulator, store, build, ac
 
 @BOTH
 @pytest.mark.parametrize("after", [False, True])
-def test_a_500_shows_the_servers_words_and_fails_for_good(emulator, store, build, action, method, looked_for, after):
+def test_a_500_shows_the_servers_message_and_is_not_retried(
+    emulator, store, build, action, method, looked_for, after
+):
     fault(emulator, status=500, json={"ExceptionMessage": "Out of order"}, after=after)
 
     with pytest.raises(AirflowFailException, match=f"ServerError: .*Out of order.*{looked_for[1:]}"):
@@ -353,7 +353,7 @@ def test_a_500_shows_the_servers_words_and_fails_for_good(emulator, store, build
         pytest.param({"status": 429, "headers": {"Retry-After": "9999"}}, RateLimited, id="429"),
     ],
 )
-def test_what_was_rejected_for_certain_is_created_by_the_next_try(
+def test_a_rejected_creation_is_made_by_the_next_try(
     emulator, store, build, action, method, looked_for, refusal, error
 ):
     fault(emulator, **refusal)
@@ -389,7 +389,7 @@ def test_what_was_never_sent_is_created_by_the_next_try(
 
 
 @BOTH
-def test_a_user_that_no_header_can_hold_leaves_nothing_to_look_for(emulator, store, build, action, method, looked_for):
+def test_a_user_unfit_for_a_header_is_not_an_unknown_outcome(emulator, store, build, action, method, looked_for):
     with pytest.raises(ConfigurationError, match="X-OnBehalfOf-Id cannot be sent"):
         run(build(on_behalf_of="Stéward"), store)
 
@@ -398,7 +398,7 @@ def test_a_user_that_no_header_can_hold_leaves_nothing_to_look_for(emulator, sto
 
 
 @BOTH
-def test_a_sign_in_that_fails_leaves_nothing_to_look_for(emulator, store, build, action, method, looked_for):
+def test_a_failed_sign_in_is_not_an_unknown_outcome(emulator, store, build, action, method, looked_for):
     TokenAuth._shared.clear()
     emulator.control("PATCH", "flags", ws_token_shape="login_page")
     with pytest.raises(AuthenticationError):
@@ -479,7 +479,7 @@ def test_a_listed_row_is_what_a_mapped_task_takes(emulator, store):
 
 
 @pytest.mark.parametrize("fields", ["", [], "None"])
-def test_fields_that_are_no_mapping_are_named_before_anything_is_sent(emulator, store, fields):
+def test_fields_that_are_not_a_mapping_are_named_before_sending(emulator, store, fields):
     with pytest.raises(ConfigurationError, match="fields must be a mapping"):
         run(start(fields=fields), store)
     assert emulator.requests() == []
@@ -514,7 +514,7 @@ def test_mapped_task_with_retries_is_rejected(emulator, monkeypatch, build):
         ({"on_behalf_of": "Olga Owner"}, "on_behalf_of must be an e-mail address or an id, not a name"),
     ],
 )
-def test_what_can_only_be_a_mistake_is_named_before_anything_is_sent(emulator, store, parameters, named):
+def test_certain_mistakes_are_named_before_sending(emulator, store, parameters, named):
     with pytest.raises(ConfigurationError, match=named):
         run(start(**parameters), store)
     assert writes(emulator) == []
