@@ -6,7 +6,7 @@ from typing import Any
 
 
 async def has_moved(response: Any) -> bool:
-    """Tell whether an instance is over, or no longer at the step that it starts with."""
+    """Return whether an instance is over, or no longer at the step that it starts with."""
     shown = response.json()["data"]
     step = shown.get("current_step_occurrence") or {}
     return shown["ended_at"] is not None or step.get("name") != "Budget Check"

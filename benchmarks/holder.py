@@ -1,8 +1,8 @@
 """
 A process that holds triggers as a triggerer does, and says what that costs; started by ``benchmarks.waits``.
 
-It is given an order as the file ``sys.argv[1]``, tells what it has come to in lines of JSON, and goes on at a line of
-its standard input.
+It reads an order from the file ``sys.argv[1]``, reports its progress in lines of JSON, and continues at a line of its
+standard input.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Holder:
     Runs triggers side by side in one event loop.
 
     :param order: ``{classpath, kwargs, common, interval, polls, shared, watches, first_delay}``: ``kwargs`` are the
-        arguments of each trigger by its name, ``common`` those of all; ``shared`` tells whether their polls are,
+        arguments of each trigger by its name, ``common`` those of all; ``shared`` says whether their polls are,
         ``watches`` whether each waits for one event or watches for many.
     """
 
@@ -205,7 +205,7 @@ class Holder:
 
 
 def own_output() -> IO[str]:
-    """Return this process's standard output, and let the log go elsewhere: nobody would empty the pipe."""
+    """Return this process's standard output, and let the log go elsewhere: no reader would empty the pipe."""
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return channel

@@ -381,7 +381,7 @@ class Others:
         self._before = self._busy()
 
     def cores(self) -> float:
-        """Return how many cores they have kept busy since the beginning."""
+        """Return how many cores they have kept busy since the start."""
         return max(0.0, self._busy() - self._before) / (time.monotonic() - self._began)
 
     def _busy(self) -> float:
@@ -520,7 +520,7 @@ def _version(distribution: str) -> str | None:
 
 
 def targets(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """Say which targets were met, of those that this run can tell about."""
+    """Say which targets were met, of those that this run can measure."""
     by = {(one["kind"], one["waits"]): one for one in results["measured"]}
     found: list[dict[str, Any]] = []
 

@@ -72,7 +72,7 @@ def code(file: str, *mark: str) -> str:
 
 
 def measured() -> str:
-    """Return what the last kept benchmark measured."""
+    """Return what the last stored benchmark measured."""
     return report.tables(json.loads((DOCS.parent / report.RESULTS).read_text())).strip()
 
 

@@ -329,9 +329,7 @@ def test_a_response_that_shows_nothing_fails_for_good(emulator, store, build, ac
 
 @BOTH
 @pytest.mark.parametrize("after", [False, True])
-def test_a_500_shows_the_servers_message_and_is_not_retried(
-    emulator, store, build, action, method, looked_for, after
-):
+def test_a_500_shows_the_servers_message_and_is_not_retried(emulator, store, build, action, method, looked_for, after):
     fault(emulator, status=500, json={"ExceptionMessage": "Out of order"}, after=after)
 
     with pytest.raises(AirflowFailException, match=f"ServerError: .*Out of order.*{looked_for[1:]}"):
