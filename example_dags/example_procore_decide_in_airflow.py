@@ -66,7 +66,7 @@ def example_procore_decide_in_airflow():
             "step_occurrence_id": decision["step_occurrence_id"],  # the key
             "item_id": decision["item_id"],
             "decided": decision["option"],
-            "where": decision["answered_in"],
+            "where": decision["responded_in"],
             "by": decision["responded_by"],
             "note": decision["note"],
         }

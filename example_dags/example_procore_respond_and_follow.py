@@ -57,7 +57,7 @@ def example_procore_respond_and_follow():
                     "option": "Approve" if within else "Return",
                     # After an approval the director decides. After a Return the author corrects the order, and it
                     # comes back to this step: the end of the instance would be the end of another run's response.
-                    "step_answered": NEXT_STEP if within else None,
+                    "step_decided": NEXT_STEP if within else None,
                     "step_reached": None if within else OWN_STEP,
                 }
             )
@@ -65,7 +65,7 @@ def example_procore_respond_and_follow():
 
     # [START howto_respond_and_follow]
     @task_group(prefix_group_id=False)
-    def respond_and_follow(instance_id, project_id, step_occurrence_id, option, step_answered, step_reached):
+    def respond_and_follow(instance_id, project_id, step_occurrence_id, option, step_decided, step_reached):
         """Handle one order; Airflow creates such a group for each."""
         response = ProcoreRespondOperator(
             task_id="respond",
@@ -81,7 +81,7 @@ def example_procore_respond_and_follow():
             task_id="follow",
             instance_id=instance_id,
             project_id=project_id,
-            step_answered=step_answered,
+            step_decided=step_decided,
             step_reached=step_reached,
             after=step_occurrence_id,  # what happened at these steps before the response does not count
             until={"complete", "terminated"},  # and the end, should the order never come to that step

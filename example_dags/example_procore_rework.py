@@ -63,7 +63,7 @@ def example_procore_rework():
         decided = ProcoreInstanceSensor(
             task_id="wait_for_decision",
             **ORDER,
-            step_answered=NEXT_STEP,
+            step_decided=NEXT_STEP,
             after=corrected["step_occurrence_id"],
             retries=2,
         )

@@ -172,7 +172,7 @@ BEHAVIOUR_FLAGS: dict[str, BehaviourFlag] = {
         ("replace", "merge"), "Whether an update of a preset empties or preserves the groups that it omits."
     ),
     "preset_rest": BehaviourFlag(
-        ("kept", "emptied"), "Whether an update of a preset preserves or empties individual assignees that it omits."
+        ("preserved", "emptied"), "Whether an update of a preset preserves or empties individual assignees that it omits."
     ),
     "preset_stale_reads": BehaviourFlag(
         (0.0,), "Number of reads of a preset that return the state before its last change."
@@ -251,7 +251,7 @@ BEHAVIOUR_FLAGS: dict[str, BehaviourFlag] = {
         ("ascending", "newest_first"), "The documentation names two different orders."
     ),
     "performed_by": BehaviourFlag(
-        ("kept", "overridden"), "A sample in the guide stores another user than the request named."
+        ("stored", "overridden"), "A sample in the guide stores another user than the request named."
     ),
     "history_names": BehaviourFlag(
         ("with", "without"), "The legacy histories in the guide have neither names nor a state."
@@ -387,7 +387,7 @@ BEHAVIOUR_FLAGS: dict[str, BehaviourFlag] = {
         ("part", "exact"), "Whether the user search matches parts or whole values is not documented."
     ),
     "ws_list_limit": BehaviourFlag(
-        ("as_asked", "at_most_3"), "Whether a list returns fewer rows than requested is not documented."
+        ("as_requested", "at_most_3"), "Whether a list returns fewer rows than requested is not documented."
     ),
     "ws_true": BehaviourFlag(("lower_case", "any_case"), "How the query spells `integration: true` is not documented."),
     "ws_files": BehaviourFlag(("accepted", "rejected"), "Which format of `Files` a task accepts is not documented."),

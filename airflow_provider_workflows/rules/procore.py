@@ -159,14 +159,14 @@ def describe_decision(decision: Json) -> str:
 
 @documented_form()
 def find_occurrence(
-    history: Json | Timeline, step: str, *, answered: bool = False, after: str | None = None
+    history: Json | Timeline, step: str, *, decided: bool = False, after: str | None = None
 ) -> dict[str, Any] | None:
     """
     Return the first occurrence of a step, optionally the first one that started after an action.
 
     :param history: ``data`` of "Show Workflow Instance History", or its timeline from :func:`timeline_of`.
     :param step: Name of the step, in any case, or its uuid.
-    :param answered: Only an occurrence that ended with a decision, by a response or an override.
+    :param decided: Only an occurrence that ended with a decision, by a response or an override.
     :param after: A step occurrence id or an ISO-8601 time: only later occurrences count; or None.
     :return: ``{step, step_occurrence_id, started_at, ended_at, decision, response: {option, type, comment, by,
         at}}`` or None. ``decision`` is as :meth:`Timeline.decision_at` returns it; ``response`` is the last one of the
@@ -177,7 +177,7 @@ def find_occurrence(
     matching = []
     for event in history_timeline.steps():
         names = (str(event.details.get("name")).casefold(), str(event.details.get("uuid")).casefold())
-        if step.casefold() not in names or (answered and history_timeline.decision_at(event) is None):
+        if step.casefold() not in names or (decided and history_timeline.decision_at(event) is None):
             continue
         matching.append(event)
     occurrences = _later(history_timeline, matching, after)

@@ -35,7 +35,7 @@ SENT, ALREADY_RECORDED, SKIPPED, FAILED, UNKNOWN = "sent", "already_recorded", "
 STATUSES = (SENT, ALREADY_RECORDED, SKIPPED, FAILED, UNKNOWN)
 UNFINISHED = (FAILED, UNKNOWN)
 # Why a row is skipped.
-NOT_OUR_TURN = "not_our_turn"
+NOT_PENDING = "not_pending"
 MOVED_ON = "moved_on"
 ENDED = "ended"
 BETWEEN_STEPS = "between_steps"

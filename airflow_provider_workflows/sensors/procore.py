@@ -99,7 +99,7 @@ class ProcoreInstanceSensor(ItemParameters, NotifyingSensor, ProcoreSensor):
     :param fail_on: States that fail the task, without a retry.
     :param skip_on: States that skip the task.
     :param step_reached: Name or uuid of a step, or several: the wait ends when one of them has started (templated).
-    :param step_answered: Name or uuid of a step, or several: the wait ends when one of them has ended with a decision,
+    :param step_decided: Name or uuid of a step, or several: the wait ends when one of them has ended with a decision,
         by a response or an override (templated).
     :param after: ISO-8601 time with its zone: only step occurrences that started at that second or later count; or a
         step occurrence: only later ones of the same instance count (templated).
@@ -120,7 +120,7 @@ class ProcoreInstanceSensor(ItemParameters, NotifyingSensor, ProcoreSensor):
         "project_id",
         *ItemParameters.ITEM_FIELDS,
         "step_reached",
-        "step_answered",
+        "step_decided",
         "after",
     )
 
@@ -132,7 +132,7 @@ class ProcoreInstanceSensor(ItemParameters, NotifyingSensor, ProcoreSensor):
         fail_on: Collection[str] = (),
         skip_on: Collection[str] = (),
         step_reached: str | Collection[str] | None = (),
-        step_answered: str | Collection[str] | None = (),
+        step_decided: str | Collection[str] | None = (),
         after: str | int | None = None,
         **kwargs: Any,
     ):
@@ -142,7 +142,7 @@ class ProcoreInstanceSensor(ItemParameters, NotifyingSensor, ProcoreSensor):
         self.fail_on = fail_on
         self.skip_on = skip_on
         self.step_reached = step_reached
-        self.step_answered = step_answered
+        self.step_decided = step_decided
         self.after = after
 
     def build_trigger(self) -> ProcoreInstanceWaitTrigger:
@@ -162,7 +162,7 @@ class ProcoreInstanceSensor(ItemParameters, NotifyingSensor, ProcoreSensor):
             fail_on=known_states("fail_on", self.fail_on, STATES),
             skip_on=known_states("skip_on", self.skip_on, STATES),
             step_reached=self._steps("step_reached"),
-            step_answered=self._steps("step_answered"),
+            step_decided=self._steps("step_decided"),
             after=self._checked_after(),
         )
 
@@ -216,7 +216,7 @@ class ProcoreInstanceSensor(ItemParameters, NotifyingSensor, ProcoreSensor):
         return str(step["id"]) if step is not None and is_same else None
 
     def _until(self) -> list[str]:
-        steps = self._steps("step_reached") + self._steps("step_answered")
+        steps = self._steps("step_reached") + self._steps("step_decided")
         if self.until is None:
             return [] if steps else sorted(ENDED_STATES)
         states = known_states("until", self.until, STATES)

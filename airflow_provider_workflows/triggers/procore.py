@@ -73,7 +73,7 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
     :param fail_on: States that fail it.
     :param skip_on: States that skip it.
     :param step_reached: Steps whose start ends the wait with success: names or uuids.
-    :param step_answered: Steps whose response or override ends the wait with success: names or uuids.
+    :param step_decided: Steps whose response or override ends the wait with success: names or uuids.
     :param after: A step occurrence or an ISO-8601 time: earlier occurrences of the steps do not count; or None.
     :param terminate_on_kill: Terminate the instance when a user kills the task (Airflow 3.3+).
     """
@@ -88,7 +88,7 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
         "fail_on",
         "skip_on",
         "step_reached",
-        "step_answered",
+        "step_decided",
         "after",
         "terminate_on_kill",
     )
@@ -105,7 +105,7 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
         fail_on: Collection[str] = (),
         skip_on: Collection[str] = (),
         step_reached: Collection[str] = (),
-        step_answered: Collection[str] = (),
+        step_decided: Collection[str] = (),
         after: str | None = None,
         terminate_on_kill: bool = False,
         **kwargs: Any,
@@ -120,7 +120,7 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
         self.fail_on = list(fail_on)
         self.skip_on = list(skip_on)
         self.step_reached = list(step_reached)
-        self.step_answered = list(step_answered)
+        self.step_decided = list(step_decided)
         self.after = after
         self.terminate_on_kill = terminate_on_kill
         self.mark: Any = None  # version of the instance as of the last poll
@@ -224,15 +224,15 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
             )
 
     def _occurrence(self, history: Timeline) -> dict[str, Any] | None:
-        awaited = [(step, False) for step in self.step_reached] + [(step, True) for step in self.step_answered]
+        awaited = [(step, False) for step in self.step_reached] + [(step, True) for step in self.step_decided]
         occurrences = (
-            rules.find_occurrence(history, step, answered=answered, after=self.after) for step, answered in awaited
+            rules.find_occurrence(history, step, decided=decided, after=self.after) for step, decided in awaited
         )
         return next((occurrence for occurrence in occurrences if occurrence is not None), None)
 
     def _awaited_steps(self) -> list[str]:
         reached = [f"step {step!r} reached" for step in self.step_reached]
-        return reached + [f"step {step!r} answered" for step in self.step_answered]
+        return reached + [f"step {step!r} decided" for step in self.step_decided]
 
     def _newest_of_item(self, hook: ProcoreHook) -> str:
         tool_type, item_id = str(self.tool_type), str(self.item_id)

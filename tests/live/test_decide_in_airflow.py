@@ -118,7 +118,7 @@ def test_each_step_gets_one_response_and_its_task_says_whose(finished, task_id, 
     task = finished.tasks[task_id]
 
     assert task["state"] == "success", task["log"][-3000:]
-    assert (task["xcom"]["answered_in"], task["xcom"]["responded_by"], task["xcom"]["option"]) == (where, by, option)
+    assert (task["xcom"]["responded_in"], task["xcom"]["responded_by"], task["xcom"]["option"]) == (where, by, option)
     assert finished.responses[finished.instances[task_id]] == [(via, "90001", option)]
 
 

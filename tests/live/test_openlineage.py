@@ -43,7 +43,7 @@ def lineage():
     answer = ProcoreRespondOperator(
         task_id="answer", instance_id="700001", option="Approve", comment="{COMMENT}")
     wait = ProcoreInstanceSensor(
-        task_id="wait", instance_id="700001", step_answered="Budget Check", poke_interval=1, timeout=30)
+        task_id="wait", instance_id="700001", step_decided="Budget Check", poke_interval=1, timeout=30)
     export = ProcoreHistoryToObjectStorageOperator(
         task_id="export", tool_type="purchase_order_contract", path=ROOT + "/audit", file_format="jsonl")
     report = ProcoreCycleTimeReportOperator(

@@ -120,7 +120,7 @@ def ws_list_limit(records: Records) -> Outcome:
     more = {_id(row) for reading in searches for row in reading.rows} - known
     if more:
         return seen("at_most_3", f"{len(known)} of 100 requested rows, and a search finds others")
-    return seen("as_asked", f"{len(known)} of 100 requested rows, and {len(searches)} searches find no others")
+    return seen("as_requested", f"{len(known)} of 100 requested rows, and {len(searches)} searches find no others")
 
 
 def ws_user_search(records: Records) -> Outcome:

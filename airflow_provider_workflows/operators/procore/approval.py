@@ -62,8 +62,8 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
     fails if that one is about another step occurrence, or with other fields or users.
 
     Returns ``{instance_id, item_id, project_id, step, step_occurrence_id, option, option_id, type, matched_by, comment,
-    user_id, already_recorded, confirmed, answered_in, responded_by, responded_by_id, responded_at, note, decision}``.
-    ``answered_in`` is ``airflow``, ``procore``, None if the step is over and the record shows no decision, or
+    user_id, already_recorded, confirmed, responded_in, responded_by, responded_by_id, responded_at, note, decision}``.
+    ``responded_in`` is ``airflow``, ``procore``, None if the step is over and the record shows no decision, or
     ``unknown``: the record shows the option that was sent, but not whether it is this task's response. ``responded_by``
     is the name of the Airflow user, or the login or name of the Procore user. ``decision`` is that of the step, as
     ``ProcoreInstanceSensor`` returns it, if others have decided it in Procore; ``option`` is None if it is not certain.
@@ -420,7 +420,7 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
         decision: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         note = None if self._choice is None or source != AIRFLOW else self._choice.note
-        who = {"answered_in": source, "responded_by": by, "responded_by_id": by_id, "responded_at": at}
+        who = {"responded_in": source, "responded_by": by, "responded_by_id": by_id, "responded_at": at}
         return {**result, **who, "note": note, "decision": decision}
 
     # --- the end of the wait ---

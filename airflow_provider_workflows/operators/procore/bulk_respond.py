@@ -64,7 +64,7 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
     skipped, reason, project_id, tool_type, tool_subtype, item_id, instance_id, step, step_occurrence_id, response,
     option, option_id, type, matched_by, comment, confirmed, columns, options}``: ``action`` is ``send`` or ``skip``;
     ``status`` is ``sent``, ``already_recorded``, ``skipped``, ``failed`` or ``unknown``, and None in a plan;
-    ``skipped`` is ``not_our_turn``, ``moved_on``, ``ended``, ``between_steps``, ``unknown_option``,
+    ``skipped`` is ``not_pending``, ``moved_on``, ``ended``, ``between_steps``, ``unknown_option``,
     ``already_responded``, ``duplicate`` or ``unreadable``, else None. ``confirmed`` is False where Procore accepted the
     response (204), but the record does not show it, as far as the user may read it.
 

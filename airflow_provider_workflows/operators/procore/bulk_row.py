@@ -132,7 +132,7 @@ class RowResponder(StepResponder):
             return bulk_rules.MOVED_ON, f"the instance {view.where}, not at {step!r}"
         if not view.waits:
             people = (f"{one.get('name')} ({one.get('login')})" for one in rules.pending_assignees(current))
-            return bulk_rules.NOT_OUR_TURN, f"step {name!r} waits for {', '.join(people) or 'no user'}"
+            return bulk_rules.NOT_PENDING, f"step {name!r} waits for {', '.join(people) or 'no user'}"
         return None
 
     def send(self, chosen: Mapping[str, Any], stored: Any) -> dict[str, Any]:

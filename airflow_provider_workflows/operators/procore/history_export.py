@@ -107,7 +107,7 @@ class ProcoreExportOperator(ProcoreConnectionOperator):
         result = {
             "paths": paths,
             **tables.counts,
-            "kept": tables.stored,
+            "unchanged": tables.stored,
             "forbidden": report.forbidden,
             "failed": report.failed,
             "changed_since": rules.iso(since) if since else None,
@@ -166,7 +166,7 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
     new run replaces the files of an earlier one; a failed run leaves them. The documentation of this package lists the
     columns, which do not change when the API adds fields.
 
-    Returns ``{paths: {instances, steps, responses}, instances, steps, responses, kept, forbidden, failed,
+    Returns ``{paths: {instances, steps, responses}, instances, steps, responses, unchanged, forbidden, failed,
     changed_since, watermark}``: URLs, counts of rows, the tables whose file is still that of an earlier run, the
     failed reads as ``{tool_type, project_id or item_id and instance_id, reason}``, and the time to pass to the next
     export as ``changed_since``.

@@ -45,7 +45,7 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, Procore
     The API lists active instances only. Name instances that have ended since the last export in ``instance_ids``.
     The operator makes one request for each instance.
 
-    Returns ``{paths: {instances, activities}, instances, activities, kept, forbidden, failed, changed_since,
+    Returns ``{paths: {instances, activities}, instances, activities, unchanged, forbidden, failed, changed_since,
     watermark}`` as ``ProcoreHistoryToObjectStorageOperator`` does. With ``part_size`` it returns ``{manifest,
     manifest_sha256, complete, expected, instances, activities, files, resumed, forbidden, failed}``: the URL and hash
     of the manifest; whether all expected instances are stored as Procore shows them now, and their number; how many

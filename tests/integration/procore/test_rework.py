@@ -66,7 +66,7 @@ def pins():
     def submit():
         answer = ProcoreRespondOperator(task_id="answer", instance_id="700001", option="Approve", confirm_timeout=5)
         decided = ProcoreInstanceSensor(
-            task_id="decided", instance_id="700001", step_answered="Director Approval",
+            task_id="decided", instance_id="700001", step_decided="Director Approval",
             after=answer.output["step_occurrence_id"], poke_interval=1, timeout=60)
         answer >> decided
 

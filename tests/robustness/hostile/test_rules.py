@@ -104,7 +104,7 @@ READINGS = [
         described(row(h)), occurrence=v2.find_occurrence(row(h), "Budget Check"), awaited=["x"], **STATES)),
     Reading(HISTORY, v2.terminated_by, lambda h: v2.terminated_by(row(h))),
     Reading(HISTORY, v2.is_blocked, lambda h: v2.is_blocked(row(h))),
-    Reading(HISTORY, v2.find_occurrence, lambda h: v2.find_occurrence(row(h), "Budget Check", answered=True)),
+    Reading(HISTORY, v2.find_occurrence, lambda h: v2.find_occurrence(row(h), "Budget Check", decided=True)),
     Reading(HISTORY, v2.find_occurrence, lambda h: v2.find_occurrence(row(h), "Director Approval", after=STEP)),
     Reading(HISTORY, v2.find_occurrence, lambda h: v2.find_occurrence(row(h), "Approved", after="2026-01-01T00:00Z")),
     Reading(HISTORY, v2.events_of, lambda h: v2.events_of(row(h))),

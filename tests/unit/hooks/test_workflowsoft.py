@@ -221,7 +221,7 @@ def test_a_servers_own_limit_may_hide_the_user(hook, requests_mock, most):
         hook.find_user_id("olga@x")
 
 
-@pytest.mark.parametrize("most", ["as_asked", "at_most_3"])
+@pytest.mark.parametrize("most", ["as_requested", "at_most_3"])
 @pytest.mark.parametrize("matches", ["part", "exact"])
 def test_a_user_is_found_however_the_search_matches(airflow_connections, most, matches):
     airflow_connections.control("PATCH", "flags", ws_user_search=matches, ws_list_limit=most)

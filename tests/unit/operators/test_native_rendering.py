@@ -94,7 +94,7 @@ def native(cls: type, store, **values):
         (WorkflowsoftCreateTaskOperator, "description", NOW),
         (WorkflowsoftCreateTaskOperator, "assigned_to", 1.0),
         (ProcoreInstanceSensor, "instance_id", 700001.0),
-        (ProcoreInstanceSensor, "step_answered", [1.5]),
+        (ProcoreInstanceSensor, "step_decided", [1.5]),
         (ProcoreInstanceSensor, "project_id", ["1001"]),
         (ProcoreItemSensor, "item_id", "5001.0"),
         (ProcoreItemSensor, "legacy_instance_id", "568150.0"),

@@ -231,13 +231,13 @@ def nothing_is_listed(emulator, instances: str) -> None:
 def test_list_that_is_suddenly_empty_leaves_the_files_and_warns(emulator, tmp_path, warnings, exported, instances):
     first = exported(f"file://{tmp_path}")
     before = contents(f"file://{tmp_path}")
-    assert (warnings(), first["kept"]) == (0, [])
+    assert (warnings(), first["unchanged"]) == (0, [])
     nothing_is_listed(emulator, instances)
 
     result = exported(f"file://{tmp_path}")
 
     assert contents(f"file://{tmp_path}") == before
-    assert (result["instances"], sorted(result["kept"])) == (0, sorted(result["paths"]))
+    assert (result["instances"], sorted(result["unchanged"])) == (0, sorted(result["paths"]))
     assert warnings() > 0
 
 
@@ -264,7 +264,7 @@ def test_empty_tables_are_written_where_they_may_be(emulator, tmp_path, exported
     result = exported(f"file://{tmp_path}", **more)
 
     assert set(contents(f"file://{tmp_path}").values()) == {""}
-    assert result["kept"] == []
+    assert result["unchanged"] == []
 
 
 @pytest.mark.usefixtures("airflow_connections")
@@ -277,7 +277,7 @@ def test_empty_tables_are_written_where_there_is_no_file_yet(emulator, tmp_path,
     again = exported(f"file://{tmp_path}")
 
     assert ids(again) == []
-    assert again["kept"] == [table for table in again["paths"] if table != "instances"]
+    assert again["unchanged"] == [table for table in again["paths"] if table != "instances"]
     assert warnings() > 0
 
 
@@ -291,4 +291,4 @@ def test_one_table_without_rows_is_written_with_the_others(emulator, tmp_path):
     result = export(f"file://{tmp_path}")
 
     assert lines(result, "responses") == []
-    assert (ids(result), result["kept"]) == (["700001"], [])
+    assert (ids(result), result["unchanged"]) == (["700001"], [])

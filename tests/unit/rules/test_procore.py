@@ -481,14 +481,14 @@ def test_a_step_that_is_only_planned_has_not_been_reached():
 
 
 def test_a_step_is_responded_to_when_it_is_over_with_a_response():
-    assert found("Check", answered=True) == "1"
-    assert found("Correct", answered=True) is None
-    assert found("Sign", answered=True) is None
+    assert found("Check", decided=True) == "1"
+    assert found("Correct", decided=True) is None
+    assert found("Sign", decided=True) is None
     half = {"history": [occurrence(1, "Joint", "2026-01-01T00:00:00Z", None)]}
     half["history"][0]["details"]["responses"] = [
         {"id": 1, "response": "Approve", "responded_at": "2026-01-01T01:00:00Z"}
     ]
-    assert rules.find_occurrence(half, "Joint", answered=True) is None
+    assert rules.find_occurrence(half, "Joint", decided=True) is None
 
 
 def test_conditions_actions_and_ends_are_steps_too():
@@ -590,12 +590,12 @@ HISTORIES = st.fixed_dictionaries(
 )
 
 
-@given(history=HISTORIES, after=st.none() | WORDS | st.text(), answered=st.booleans())
-def test_no_history_raises_anything_but_a_contract_error(history, after, answered):
+@given(history=HISTORIES, after=st.none() | WORDS | st.text(), decided=st.booleans())
+def test_no_history_raises_anything_but_a_contract_error(history, after, decided):
     with contextlib.suppress(UnexpectedResponse):
         rules.describe_instance(history, instance_id="7", item_id=None)
     with contextlib.suppress(UnexpectedResponse):
-        rules.find_occurrence(history, "Check", answered=answered, after=after)
+        rules.find_occurrence(history, "Check", decided=decided, after=after)
     rules.is_blocked(history)
 
 

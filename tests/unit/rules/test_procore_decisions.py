@@ -163,7 +163,7 @@ def test_step_that_was_cut_off_by_a_termination_is_not_decided():
 
     assert decision(half, terminated) is None
     assert decision(half, status="terminated", ended_at=at("11:00")) is None
-    assert rules.find_occurrence({"history": [half, terminated]}, "Review", answered=True) is None
+    assert rules.find_occurrence({"history": [half, terminated]}, "Review", decided=True) is None
     decided = review(response(A, "Approve"), ended_at=at("10:00"))
     assert decision(decided, terminated)["option"] == "Approve"
 
@@ -235,7 +235,7 @@ def test_status_of_a_later_step_does_not_affect_a_decision():
     director = event("ResponseStep", id="12", name="Director", started_at=at("11:00"), status="Reject")
     first = review(overall_response="Approve", available_response_options=OPTIONS)
 
-    occurrence = rules.find_occurrence({"history": [STARTED, first, director]}, "Review", answered=True)
+    occurrence = rules.find_occurrence({"history": [STARTED, first, director]}, "Review", decided=True)
 
     assert occurrence["decision"]["problem"] is None
 
@@ -399,7 +399,7 @@ def test_overridden_or_hidden_step_counts_as_decided():
         review(overall_response="Approve"),
         review(overall_response_type="approve"),
     ):
-        occurrence = rules.find_occurrence({"history": [STARTED, step]}, "Review", answered=True)
+        occurrence = rules.find_occurrence({"history": [STARTED, step]}, "Review", decided=True)
 
         assert occurrence is not None
         assert occurrence["response"] is None

@@ -455,7 +455,7 @@ def test_trigger_survives_a_round_trip_through_the_database():
         "fail_on": [],
         "skip_on": [],
         "step_reached": ["Director Approval"],
-        "step_answered": [],
+        "step_decided": [],
         "after": "2026-01-01T00:00:00Z",
         "terminate_on_kill": False,
         "poll_interval": 60.0,
@@ -499,8 +499,8 @@ def test_a_step_is_named_by_its_uuid_too(emulator, store):
     assert result["occurrence"]["step"] == "Budget Check"
 
 
-def test_step_answered_ends_after_the_response(emulator, store):
-    sensor = instance_sensor(step_answered=["Budget Check"])
+def test_step_decided_ends_after_the_response(emulator, store):
+    sensor = instance_sensor(step_decided=["Budget Check"])
     assert sensor.poke({"task_state_store": store}) is False
     answer(emulator, "Approve")
 
@@ -519,10 +519,10 @@ def test_the_first_of_several_steps_ends_the_wait(emulator, store):
 
 
 def test_an_earlier_occurrence_of_the_step_does_not_count(emulator, store):
-    first = instance_sensor(step_answered="Budget Check")
+    first = instance_sensor(step_decided="Budget Check")
     answer(emulator, "Return")
     seen = first.execute({"task_state_store": store})["occurrence"]["step_occurrence_id"]
-    again = instance_sensor(step_answered="Budget Check", after=seen)
+    again = instance_sensor(step_decided="Budget Check", after=seen)
     assert again.poke({"task_state_store": store}) is False
 
     answer(emulator, "Resubmit", "pat@example.com")
@@ -574,7 +574,7 @@ def test_fail_on_overrides_a_reached_step(emulator, store):
         instance_sensor(step_reached="Budget Check", fail_on="blocked").execute({"task_state_store": store})
 
 
-@pytest.mark.parametrize("parameters", [{"step_reached": None}, {"step_reached": [], "step_answered": None}])
+@pytest.mark.parametrize("parameters", [{"step_reached": None}, {"step_reached": [], "step_decided": None}])
 def test_empty_step_waits_for_no_step(emulator, store, parameters):
     sensor = instance_sensor(**parameters)
     assert sensor.poke({"task_state_store": store}) is False
@@ -588,7 +588,7 @@ def test_empty_step_waits_for_no_step(emulator, store, parameters):
     [
         ({"step_reached": ""}, "step_reached"),
         ({"step_reached": "None"}, "step_reached"),
-        ({"step_answered": ["Budget Check", None]}, "step_answered"),
+        ({"step_decided": ["Budget Check", None]}, "step_decided"),
         ({"step_reached": "x", "after": ""}, "after"),
         ({"step_reached": "x", "after": "next tuesday"}, "after must be a step occurrence"),
         ({"project_id": ""}, "project_id"),

@@ -82,10 +82,10 @@ def test_outcome_is_the_decision_or_unclear(emulator, overall, hidden):
 @pytest.mark.parametrize("hidden", ["none", "responses"])
 def test_step_responded_to_ends_when_a_manager_has_overridden_it(emulator, hidden):
     flags(emulator, hidden_events=hidden)
-    assert look(step_answered="Budget Check") is None
+    assert look(step_decided="Budget Check") is None
 
     emulator.control("POST", f"procore/instances/{INSTANCE}/override", option="Approve", reason="On leave")
-    occurrence = look(step_answered="Budget Check")["occurrence"]
+    occurrence = look(step_decided="Budget Check")["occurrence"]
 
     assert (occurrence["decision"]["option"], occurrence["decision"]["source"]) == ("Approve", "override")
     assert (occurrence["decision"]["by"], occurrence["response"]) == ("pat@example.com", None)
@@ -96,7 +96,7 @@ def test_step_responded_to_ends_though_its_responses_are_hidden(emulator, hidden
     flags(emulator, hidden_events=hidden)
     respond(emulator, US, "Approve")
 
-    occurrence = look(step_answered="Budget Check")["occurrence"]
+    occurrence = look(step_decided="Budget Check")["occurrence"]
 
     assert occurrence["decision"]["option"] == "Approve"
     assert (occurrence["response"] is None) is (hidden == "responses")
@@ -117,7 +117,7 @@ def test_step_cut_off_by_a_termination_was_not_responded_to(emulator):
     emulator.control("POST", f"procore/instances/{instance_id}/terminate")
 
     with pytest.raises(AirflowFailException, match="ended without reaching"):
-        look(instance_id=instance_id, step_answered="Joint Review")
+        look(instance_id=instance_id, step_decided="Joint Review")
     assert look(instance_id=instance_id)["decision"] is None
 
 
@@ -141,13 +141,13 @@ def test_wait_reads_a_history_in_either_order(emulator, order, pause):
     assert found["decision"]["option"] == "Return"
     again = look(step_reached="Budget Check", after=f"{INSTANCE}01")
     assert again["occurrence"]["step_occurrence_id"] == f"{INSTANCE}04"
-    assert look(step_answered="Budget Check", after=f"{INSTANCE}01") is None
+    assert look(step_decided="Budget Check", after=f"{INSTANCE}01") is None
     then(US, "Approve")
     then(DIRECTOR, "Approve")
     ended = look()
     assert (ended["item_status"], ended["decision"]["by"]) == ("Approved", DIRECTOR)
     assert (
-        look(step_answered="Budget Check", after=f"{INSTANCE}01")["occurrence"]["step_occurrence_id"] == f"{INSTANCE}04"
+        look(step_decided="Budget Check", after=f"{INSTANCE}01")["occurrence"]["step_occurrence_id"] == f"{INSTANCE}04"
     )
 
 
@@ -289,7 +289,7 @@ def test_after_a_step_occurrence_never_takes_an_earlier_occurrence(emulator, ids
     moment = emulator.control("GET", "clock")["now"]
     emulator.control("POST", "clock", advance=60)
     respond(emulator, US, "Approve")
-    wait = {"step_answered": "Director Approval"}
+    wait = {"step_decided": "Director Approval"}
     assert look(**wait, after=f"{INSTANCE}01") is None
     respond(emulator, DIRECTOR, "Approve")
 

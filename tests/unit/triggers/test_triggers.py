@@ -47,7 +47,7 @@ VALUES = {
     "until": ["complete"],
     "occurrence": {"id": "1", "name": "Start", "status": None, "set_at": None},
 }
-LISTS = {"tool_types", "operation_ids", "fail_on", "skip_on", "step_reached", "step_answered", "legacy_until"}
+LISTS = {"tool_types", "operation_ids", "fail_on", "skip_on", "step_reached", "step_decided", "legacy_until"}
 PARTICULAR = {  # those of triggers that bring some into a form of their own
     "ProcoreItemWaitTrigger": {},
     "ProcoreResponseRequestedTrigger": {},

@@ -213,7 +213,7 @@ def test_a_change_of_a_preset_can_show_some_reads_later(emulator, procore):
     assert groups_of(procore)[uuids(procore)["Directors"]] == ["90006"]
 
 
-@pytest.mark.parametrize(("rest", "stay"), [("kept", True), ("emptied", False)])
+@pytest.mark.parametrize(("rest", "stay"), [("preserved", True), ("emptied", False)])
 def test_omitted_individual_assignees_stay_or_are_removed(emulator, procore, rest, stay):
     emulator.control("PATCH", "flags", preset_rest=rest)
     step_uuid = step_of(procore)["step_uuid"]

@@ -176,7 +176,7 @@ def test_there_may_be_one_custom_action_only(emulator, workflowsoft, flag, statu
     complete(workflowsoft, started, status=status, custom="Reject")
 
 
-@pytest.mark.parametrize(("flag", "rows"), [("as_asked", 7), ("at_most_3", 3)])
+@pytest.mark.parametrize(("flag", "rows"), [("as_requested", 7), ("at_most_3", 3)])
 def test_a_list_may_have_a_limit_of_its_own(emulator, workflowsoft, flag, rows):
     set_flags(emulator, ws_list_limit=flag)
 

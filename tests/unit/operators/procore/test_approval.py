@@ -53,7 +53,7 @@ def task(task_of) -> ApprovalTask:
 
 
 def whose(result) -> tuple:
-    return result["answered_in"], result["responded_by"], result["option"]
+    return result["responded_in"], result["responded_by"], result["option"]
 
 
 # --- one response, in Airflow or in Procore ---
@@ -102,7 +102,7 @@ def test_choice_in_airflow_is_sent_once_with_who_decided(emulator, task):
         "user_id": "90001",
         "already_recorded": False,
         "confirmed": True,
-        "answered_in": "airflow",
+        "responded_in": "airflow",
         "responded_by": "Kim",
         "responded_by_id": "7",
         "responded_at": "2026-11-30T08:00:00+00:00",
@@ -126,7 +126,7 @@ def test_both_formats_of_the_event_give_the_same_result(emulator, store, monkeyp
         results.append(task.run())
 
     assert results[0] == results[1]
-    assert results[0]["answered_in"] == "airflow"
+    assert results[0]["responded_in"] == "airflow"
 
 
 def test_another_assignee_in_procore_wins_and_the_request_leaves(emulator, task_of):
@@ -338,7 +338,7 @@ def test_record_that_shows_no_comment_leaves_open_whose_it_is(emulator, task, di
         task.run()
     respond_as_user(emulator, "integration@example.com", "Approve")
 
-    assert task.run()["answered_in"] == "unknown"
+    assert task.run()["responded_in"] == "unknown"
 
 
 def test_retry_after_a_failed_wait_reuses_the_request(emulator, task):

@@ -129,7 +129,7 @@ def test_each_row_that_is_not_sent_says_why(emulator, count):
     plan = plan_of(rows)
 
     expected = [
-        *("unknown_option", "moved_on", "moved_on", "ended", "not_our_turn", None, "duplicate", "unreadable"),
+        *("unknown_option", "moved_on", "moved_on", "ended", "not_pending", None, "duplicate", "unreadable"),
         "already_responded",
     ]
     assert reasons(plan)[count:] == expected

@@ -163,7 +163,7 @@ def test_retry_after_a_kill_preserves_members_added_meanwhile(emulator, store, m
     assert sorted(groups_of(emulator)["Directors"]) == sorted([DANA, LEE, NORA])
 
 
-@pytest.mark.parametrize("rest", ["kept", "emptied"])
+@pytest.mark.parametrize("rest", ["preserved", "emptied"])
 @pytest.mark.parametrize("groups", ["replace", "merge"])
 def test_individual_assignees_survive_a_change_of_groups(emulator, store, rest, groups):
     emulator.control("PATCH", "flags", preset_rest=rest, preset_groups=groups)

@@ -191,7 +191,7 @@ def test_colleagues_row_counts_once_the_role_is_not_pending(emulator, store, lis
     assert posts(emulator) == performs
 
 
-@pytest.mark.parametrize("stored", ["kept", "overridden"])
+@pytest.mark.parametrize("stored", ["stored", "overridden"])
 def test_activity_that_stays_open_is_not_sent_again_by_a_retry(emulator, store, stored):
     set_flags(emulator, legacy_open_activities="until_state_moves", performed_by=stored)
     mine = {"instance_id": JOINT, "activity": "Accept", "role": "Project Manager"}
