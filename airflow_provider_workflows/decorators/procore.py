@@ -12,8 +12,8 @@ from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factor
 
 from airflow_provider_workflows.decorators.signature import arguments_of, call, called_with
 from airflow_provider_workflows.exceptions import RESOURCE_ERRORS, TRANSIENT_ERRORS, ConfigurationError
+from airflow_provider_workflows.files.object_storage import attached_files
 from airflow_provider_workflows.operators.base import Pin
-from airflow_provider_workflows.operators.object_storage import attached_files
 from airflow_provider_workflows.operators.procore.base import ON_STEP_MOVED
 from airflow_provider_workflows.operators.procore.respond import MAX_FILE_BYTES, ProcoreRespondOperator
 from airflow_provider_workflows.operators.waiting import DEADLINE, Read

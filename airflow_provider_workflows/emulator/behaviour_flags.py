@@ -172,7 +172,8 @@ BEHAVIOUR_FLAGS: dict[str, BehaviourFlag] = {
         ("replace", "merge"), "Whether an update of a preset empties or preserves the groups that it omits."
     ),
     "preset_rest": BehaviourFlag(
-        ("preserved", "emptied"), "Whether an update of a preset preserves or empties individual assignees that it omits."
+        ("preserved", "emptied"),
+        "Whether an update of a preset preserves or empties individual assignees that it omits.",
     ),
     "preset_stale_reads": BehaviourFlag(
         (0.0,), "Number of reads of a preset that return the state before its last change."

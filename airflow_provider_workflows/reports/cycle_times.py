@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
-from airflow_provider_workflows.operators.object_storage import storage_path
+from airflow_provider_workflows.files.object_storage import storage_path
 from airflow_provider_workflows.reports import measures
 from airflow_provider_workflows.reports.database import COPY_OPTIONS, HistoryDatabase, open_histories
 from airflow_provider_workflows.rules.business_hours import EPOCH, BusinessHours

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
-from airflow_provider_workflows.operators.table_writer import replace_files
+from airflow_provider_workflows.files.table_writer import replace_files
 from airflow_provider_workflows.reports import measures, occurrences
 from airflow_provider_workflows.reports.history_files import (
     MACROS,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from airflow_provider_workflows.operators.object_storage import storage_path
+from airflow_provider_workflows.files.object_storage import storage_path
 from airflow_provider_workflows.reports.database import open_histories
 from airflow_provider_workflows.reports.measures import DAY, HOUR, MIN_OBSERVATIONS
 

@@ -277,7 +277,8 @@ UPDATE instances SET problem = 'malformed' WHERE api = 'legacy' AND problem IS N
 -- A terminated instance may list no activities, as an ended one; a state in which activities are performed waits.
 INSERT INTO all_steps BY NAME
 SELECT
-    'legacy' AS api, v.instance_id, 'occurrence ' || v.visit AS step_key, template, v.state AS step, 'State' AS step_type,
+    'legacy' AS api, v.instance_id, 'occurrence ' || v.visit AS step_key, template, v.state AS step,
+    'State' AS step_type,
     row_number() OVER (PARTITION BY v.instance_id, v.state_key ORDER BY v.visit) AS occurrence, v.started_at,
     CASE WHEN v.started_at IS NOT NULL THEN v.ended_at END AS ended_at, v.due_at, v.state_of_step AS state,
     false AS is_overridden, v.decided_option, v.decided_by, v.assignees, i.file

@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow.sdk import ObjectStoragePath
 
-from airflow_provider_workflows.operators.table_writer import Tables
+from airflow_provider_workflows.files.table_writer import Tables
 from airflow_provider_workflows.rules.procore_history import LEGACY_TABLES, TABLES
 
 Row = dict[str, Any]

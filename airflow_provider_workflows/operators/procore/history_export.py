@@ -14,9 +14,10 @@ from airflow_provider_workflows.exceptions import (
     ConfigurationError,
     InvalidRequest,
 )
+from airflow_provider_workflows.files.object_storage import storage_path
+from airflow_provider_workflows.files.table_writer import Tables
 from airflow_provider_workflows.operators.base import Progress
 from airflow_provider_workflows.operators.lineage import lineage_of
-from airflow_provider_workflows.operators.object_storage import storage_path
 from airflow_provider_workflows.operators.procore.base import ProcoreConnectionOperator, ProcoreWideOperator
 from airflow_provider_workflows.operators.procore.histories import (
     HistoryReader,
@@ -25,7 +26,6 @@ from airflow_provider_workflows.operators.procore.histories import (
     tools_in_projects,
 )
 from airflow_provider_workflows.operators.procore.item import check_tools_and_projects
-from airflow_provider_workflows.operators.table_writer import Tables
 from airflow_provider_workflows.polling.bulk_history import MAX_ITEMS
 from airflow_provider_workflows.rules import procore_history as rules
 from airflow_provider_workflows.rules.parameters import as_list, check_required, check_seconds, seconds, str_id

@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError, OutcomeUnknown, WorkflowsError
+from airflow_provider_workflows.files.object_storage import AttachedFile, attached_files
 from airflow_provider_workflows.links.airflow import run_footer, with_footer
 from airflow_provider_workflows.operators.base import Pin, describe
-from airflow_provider_workflows.operators.object_storage import AttachedFile, attached_files
 from airflow_provider_workflows.operators.procore.base import (
     ACCEPTED,
     ON_STEP_MOVED,

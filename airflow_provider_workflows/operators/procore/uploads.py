@@ -14,8 +14,8 @@ from airflow_provider_workflows.operators.base import Pin
 from airflow_provider_workflows.rules.datetimes import parse_time, time_text
 
 if TYPE_CHECKING:
+    from airflow_provider_workflows.files.object_storage import AttachedFile
     from airflow_provider_workflows.hooks.procore import ProcoreHook
-    from airflow_provider_workflows.operators.object_storage import AttachedFile
 
 log = logging.getLogger(__name__)
 

@@ -13,13 +13,13 @@ from airflow_provider_workflows.exceptions import (
     ConfigurationError,
     UnexpectedResponse,
 )
+from airflow_provider_workflows.files.object_storage import storage_path
+from airflow_provider_workflows.files.table_writer import Tables
 from airflow_provider_workflows.operators.base import Progress
-from airflow_provider_workflows.operators.object_storage import storage_path
 from airflow_provider_workflows.operators.procore.histories import Report
 from airflow_provider_workflows.operators.procore.history_export import ProcoreExportOperator
 from airflow_provider_workflows.operators.procore_legacy.base import ProcoreLegacyConnectionOperator
 from airflow_provider_workflows.operators.procore_legacy.history_parts import HistoryParts
-from airflow_provider_workflows.operators.table_writer import Tables
 from airflow_provider_workflows.rules import procore_history as rules
 from airflow_provider_workflows.rules.parameters import as_list, check_required, str_id
 from airflow_provider_workflows.rules.procore_legacy import (

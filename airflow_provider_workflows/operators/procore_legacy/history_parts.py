@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
-from airflow_provider_workflows.operators.table_writer import Columns, Row, Tables, replace_files
+from airflow_provider_workflows.files.table_writer import Columns, Row, Tables, replace_files
 
 if TYPE_CHECKING:
     from types import TracebackType

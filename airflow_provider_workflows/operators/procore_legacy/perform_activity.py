@@ -23,6 +23,7 @@ from airflow_provider_workflows.exceptions import (
     UnexpectedResponse,
     WorkflowsError,
 )
+from airflow_provider_workflows.files.object_storage import AttachedFile, attached_files
 from airflow_provider_workflows.links.airflow import ApprovalsLink
 from airflow_provider_workflows.links.procore import ProcoreItemLink
 from airflow_provider_workflows.operators.base import (
@@ -32,7 +33,6 @@ from airflow_provider_workflows.operators.base import (
     poll_until_found,
     resolve_unknown_outcome,
 )
-from airflow_provider_workflows.operators.object_storage import AttachedFile, attached_files
 from airflow_provider_workflows.operators.procore.base import ON_STEP_MOVED
 from airflow_provider_workflows.operators.procore_legacy.base import ProcoreLegacyOperator
 from airflow_provider_workflows.rules import procore_legacy as rules

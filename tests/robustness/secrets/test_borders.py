@@ -20,11 +20,11 @@ from airflow_provider_workflows.emulator import Emulator
 from airflow_provider_workflows.emulator.__main__ import main
 from airflow_provider_workflows.emulator.app import EmulatorApp
 from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
+from airflow_provider_workflows.files.object_storage import attached_files, storage_path
+from airflow_provider_workflows.files.table_writer import Tables
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook, _form_parts
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
-from airflow_provider_workflows.operators.object_storage import attached_files, storage_path
-from airflow_provider_workflows.operators.table_writer import Tables
 from tests.robustness.secrets.servers import OtherHost
 
 # Each would reach another route, or say more, if a server read it otherwise than it was meant.

@@ -284,7 +284,7 @@ def test_files_that_the_manifest_does_not_name_are_left(emulator, archive, tmp_p
 
 
 def test_storage_that_returns_other_bytes_fails_the_export(emulator, archive, monkeypatch, tmp_path):
-    from airflow_provider_workflows.operators import table_writer
+    from airflow_provider_workflows.files import table_writer
 
     replace = table_writer.replace_files
 

@@ -19,10 +19,10 @@ from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_workflows.exceptions import ConfigurationError
-from airflow_provider_workflows.operators import table_writer as module
+from airflow_provider_workflows.files import table_writer as module
+from airflow_provider_workflows.files.table_writer import Tables
 from airflow_provider_workflows.operators.procore import ProcoreHistoryToObjectStorageOperator
 from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyHistoryToObjectStorageOperator
-from airflow_provider_workflows.operators.table_writer import Tables
 from tests.unit.operators.procore.test_history_export import export, export_legacy, ids, lines
 
 COLUMNS = {"instances": {"name": "text"}, "steps": {"name": "text"}}
@@ -132,7 +132,7 @@ def test_storage_that_holds_no_file_back_is_written_to(monkeypatch):
 KILLED = """
 import os, shutil, signal, sys
 from airflow.sdk import ObjectStoragePath
-from airflow_provider_workflows.operators.table_writer import Tables
+from airflow_provider_workflows.files.table_writer import Tables
 shutil.copyfileobj = lambda *files: os.kill(os.getpid(), signal.SIGKILL)
 with Tables({"instances": {"name": "text"}, "steps": {"name": "text"}}, "jsonl") as tables:
     tables.save(ObjectStoragePath(sys.argv[1]))

@@ -10,7 +10,7 @@ from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_workflows.exceptions import ConfigurationError
-from airflow_provider_workflows.operators.object_storage import attached_files
+from airflow_provider_workflows.files.object_storage import attached_files
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Files that tasks and reports read and write in any object storage."""
