@@ -18,6 +18,7 @@ from tests.support.virtual_time import VirtualTime
 TOOL = "purchase_order_contract"
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("kind", "bulk", "many"),
     [

@@ -37,6 +37,7 @@ def test_second_run_before_the_switch_reads_only_what_moved(emulator, tmp_path):
     assert [query["workflow_instance_id"] for query in read] == ["568150"]
 
 
+@pytest.mark.slow  # one run of the example is enough in make test
 def test_export_that_lacks_an_instance_fails_and_the_next_completes(emulator, tmp_path):
     folder = {"root": f"file://{tmp_path}", "instance_ids": [568151]}
     path = "/workflow_activity_histories$"

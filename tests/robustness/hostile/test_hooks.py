@@ -40,7 +40,7 @@ REPRESENTATIVE = (
     "WorkflowsoftHook.resolve_step",
     "WorkflowsoftHook.poll_new_integrations",
 )
-LARGE = ("ProcoreHook.get_instance", "ProcoreLegacyHook.list_instances", "WorkflowsoftHook.get_fields")
+LARGE = ("ProcoreHook.get_instance",)
 # They do not parse what they read as all others do.
 OTHER_WAYS = ("ProcoreHook.each_bulk_history", "ProcoreHook.get_bulk_replace_errors")
 MAY_BE_NONE = {"user_login"}  # only the id of a user is sure

@@ -176,7 +176,8 @@ def cost(pid: int, rows: int, ask: Callable[[], requests.Response]) -> float:
     return (processor_seconds(pid) - before) / 5
 
 
-@pytest.mark.parametrize("seed", ["large", pytest.param("huge", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", ["large", "huge"])
 def test_page_costs_little_however_many_instances(seed):
     tool = "filters[tool_type]=purchase_order_contract"
     active = f"{tool}&filters[active]=true&per_page=100"

@@ -196,6 +196,7 @@ class _Undone:
         self.patch.undo()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("there", ["absent", "not_allowed"])
 def test_active_instances_are_listed_without_a_bulk_history(emulator, waiting, there, caplog):
     emulator.control("PATCH", "flags", bulk_history=there)
@@ -420,6 +421,7 @@ def test_an_overdue_legacy_state_costs_each_wait_one_poll(emulator, waiting, sto
 # --- Legacy ---
 
 
+@pytest.mark.sample(1)
 @tenth_and_full("instances", 10_000)
 @pytest.mark.parametrize("spread", [False, True])
 def test_legacy_waits_cost_a_request_per_page_and_per_change(clock, waiting, emulator, instances, spread):

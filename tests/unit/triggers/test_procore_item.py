@@ -102,6 +102,7 @@ def test_items_share_the_polls_of_other_waits(emulator, waiting):
     assert waiting(scenario) == {BULK: 1, LIST: 1}
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("side", FEW_SIDES)
 def test_items_that_left_legacy_are_not_polled_individually(emulator, waiting, side):
     items = many(emulator, 20)

@@ -214,6 +214,7 @@ SIDES = {
 }
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("conn_type", SIDES)
 def test_emulator_with_the_printed_flags_is_checked_the_same(tenant, run, monkeypatch, conn_type):
     arguments = {"procore": [], "workflowsoft": [f"--instance-id={one}" for one in tenant.ws_instances[:2]]}[conn_type]

@@ -89,6 +89,7 @@ def contents(folder: Path) -> dict[str, list[str]]:
 # --- what it makes of an export ---
 
 
+@pytest.mark.sample(1)
 @pytest.mark.usefixtures("airflow_connections")
 @pytest.mark.parametrize(("file_format", "tables_format"), [("parquet", "csv"), ("jsonl", "parquet")])
 def test_exports_of_both_apis_become_one_report(emulator, tmp_path, file_format, tables_format):
