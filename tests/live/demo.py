@@ -35,7 +35,7 @@ THINKING = 8.0  # seconds that the people take: longer than a DAG needs until it
 
 
 @contextlib.contextmanager
-def emulator_process(module: str) -> Iterator[Emulator]:
+def emulator_process(module: str = "airflow_provider_workflows.emulator") -> Iterator[Emulator]:
     """Run the emulator as a user would, in a process of its own."""
     command = [sys.executable, "-m", module]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)

@@ -7,8 +7,13 @@ import csv
 from dataclasses import replace
 
 import pytest
+from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
+from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 from airflow.api_fastapi.common.db.common import _get_session
 from airflow.api_fastapi.core_api.security import get_user
+from airflow.models.dag import DagModel
+from airflow.models.dagbundle import DagBundleModel
+from airflow.utils.session import create_session
 from fastapi import HTTPException
 from fastapi.testclient import TestClient
 
@@ -48,7 +53,11 @@ def reads():
 @pytest.fixture
 def client(tables, reads, monkeypatch):
     """A browser; ``client.user`` is who is signed in, or None."""
-    monkeypatch.setattr(pages, "get_auth_manager", Rights)
+    return connect(tables, reads, monkeypatch, Rights)
+
+
+def connect(tables, reads, monkeypatch, auth_manager):
+    monkeypatch.setattr(pages, "get_auth_manager", auth_manager)
     app = pages.build_app(reads)
     client = TestClient(app)
     client.user = "admin"
@@ -77,6 +86,21 @@ def test_each_user_sees_the_waits_of_readable_dags_only(client):
     assert (less["dags"], less["total"], less["tiles"]["open"]) == (["orders"], 1, 1)
     assert [person["name"] for person in less["people"]] == ["pat@example.com"]
     assert "secret" not in client.get("/api/waits.csv").text
+
+
+@pytest.mark.usefixtures("airflow_db")
+def test_airflows_own_auth_manager_decides_who_sees_waits(tables, reads, monkeypatch):
+    with create_session() as session:
+        session.merge(DagBundleModel(name="of_orders"))
+        session.flush()
+        session.merge(DagModel(dag_id="orders", bundle_name="of_orders", fileloc="orders.py"))
+    client = connect(tables, reads, monkeypatch, SimpleAuthManager)
+    seen = {}
+    for role in ("VIEWER", None):
+        client.user = SimpleAuthManagerUser(username="pat", role=role)
+        seen[role] = {row["dag_id"] for row in client.get("/api/waits").json()["rows"]}
+
+    assert seen == {"VIEWER": {"orders", None}, None: set()}
 
 
 def test_task_of_an_unreadable_dag_is_rejected(client):
@@ -202,10 +226,11 @@ def test_tab_of_newer_airflow_names_every_waiting_task():
     import airflow_provider_workflows.sensors.procore_legacy
     import airflow_provider_workflows.sensors.workflowsoft
 
-    for products in ("procore", "procore_legacy", "workflowsoft"):
-        module = vars(airflow_provider_workflows.operators)[products]
-        for name in module.__all__:
-            getattr(module, name)
+    for product in ("procore", "procore_legacy", "workflowsoft"):
+        for folder in (airflow_provider_workflows.operators, airflow_provider_workflows.sensors):
+            module = vars(folder)[product]
+            for name in getattr(module, "__all__", ()):
+                getattr(module, name)
     ours = {cls for cls in classes(WaitLifeCycle) if cls.__module__.startswith("airflow_provider_workflows.")}
     last = {cls.__name__ for cls in ours if not any(other is not cls and issubclass(other, cls) for other in ours)}
 
