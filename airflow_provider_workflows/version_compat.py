@@ -28,6 +28,7 @@ __all__ = [
     "SKIPS_IN_MAPPED_GROUPS",
     "TASKS_HAVE_REGIONS",
     "TRIGGERS_STORE_XCOMS",
+    "WATCHERS_HAVE_NAMES",
     "WATCHERS_HAVE_QUEUES",
     "XCOM_HOLDS_NONE",
     "AssetStore",
@@ -72,6 +73,8 @@ CAN_WATCH_ASSETS = version.parse(airflow_version).release >= (3, 0, 1)
 # Whether an asset can be restricted to teams, and its watcher assigned to a queue of triggerers.
 ASSETS_HAVE_ACCESS_CONTROL = version.parse(airflow_version).release >= (3, 3)
 WATCHERS_HAVE_QUEUES = version.parse(airflow_version).release >= (3, 4)
+# Whether Airflow stores the name of an asset's watcher.
+WATCHERS_HAVE_NAMES = version.parse(airflow_version).release >= (3, 2)
 # Whether a retry policy can run a task again without using up a retry.
 CAN_RESCHEDULE_ERRORS = version.parse(airflow_version).release >= (3, 4)
 # Whether a row of a task instance belongs to a region of its DAG run, such as one iteration of a loop of tasks.

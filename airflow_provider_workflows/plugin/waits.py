@@ -19,7 +19,7 @@ from operator import itemgetter
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from airflow.models.asset import AssetModel, AssetWatcherModel
+from airflow.models.asset import AssetModel
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
@@ -28,8 +28,16 @@ from sqlalchemy import and_, select
 from airflow_provider_workflows.rules.datetimes import parse_time
 from airflow_provider_workflows.rules.open_wait import OPEN_WAIT, OpenWait, current_open_wait
 from airflow_provider_workflows.rules.overdue import end_of_due
-from airflow_provider_workflows.version_compat import HAS_TASK_STATE_STORE, TASKS_HAVE_REGIONS
+from airflow_provider_workflows.version_compat import HAS_TASK_STATE_STORE, TASKS_HAVE_REGIONS, WATCHERS_HAVE_NAMES
 
+if WATCHERS_HAVE_NAMES:
+    from airflow.models.asset import AssetWatcherModel
+
+    WATCHES, WATCHER_NAME = AssetWatcherModel.__table__.c, AssetWatcherModel.name
+else:
+    from airflow.models.asset import asset_trigger_association_table  # type: ignore[attr-defined]  # until 3.1
+
+    WATCHES, WATCHER_NAME = asset_trigger_association_table.c, AssetModel.name
 if TYPE_CHECKING:
     from uuid import UUID
 
@@ -277,9 +285,8 @@ def _descriptions(session: Session, state: str, condition: Any) -> dict[UUID, li
 
 def _watchers(session: Session) -> list[WaitRow]:
     found = session.execute(
-        select(Trigger.id, Trigger.classpath, Trigger.created_date, AssetModel.name, AssetWatcherModel.name)
-        .join(AssetWatcherModel, AssetWatcherModel.trigger_id == Trigger.id)
-        .join(AssetModel, AssetModel.id == AssetWatcherModel.asset_id)
+        select(Trigger.id, Trigger.classpath, Trigger.created_date, AssetModel.name, WATCHER_NAME)
+        .where(WATCHES.trigger_id == Trigger.id, WATCHES.asset_id == AssetModel.id)
         .where(Trigger.classpath.startswith(OUR_TRIGGERS))
     ).all()
     return [

@@ -18,12 +18,16 @@ from tests.support.versions import AIRFLOW
 
 if AIRFLOW >= (3, 1):
     from airflow.models import import_all_models
-    from airflow.models.asset import AssetModel, AssetWatcherModel
+    from airflow.models.asset import AssetModel
     from airflow.models.base import Base
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.trigger import Trigger
     from airflow.models.xcom import XComModel
 
+    if AIRFLOW >= (3, 2):
+        from airflow.models.asset import AssetWatcherModel
+    else:
+        from airflow.models.asset import asset_trigger_association_table
     if AIRFLOW >= (3, 4):
         from airflow.models.dagrun import DagRun
         from airflow.models.xcom import XComModelV2
@@ -40,7 +44,7 @@ class Tables:
     def __init__(self, session: Session):
         self.session = session
         self.triggers = 0
-        self.task_instances: dict[tuple[str, str, str, int], uuid.UUID] = {}
+        self.task_instances: dict[tuple[str, str, str, int], Any] = {}
         self.dag_runs: set[tuple[str, str]] = set()
         self.rows: dict[Any, list[dict[str, Any]]] = {}
 
@@ -55,7 +59,8 @@ class Tables:
         try_number: int = 1,
         trigger_id: int | None = None,
     ) -> None:
-        ti_id = self.task_instances[dag_id, run_id, task_id, map_index] = uuid.uuid4()
+        ti_id: Any = uuid.uuid4() if AIRFLOW >= (3, 2) else str(uuid.uuid4())
+        self.task_instances[dag_id, run_id, task_id, map_index] = ti_id
         self._add(
             TaskInstance,
             id=ti_id,
@@ -117,11 +122,15 @@ class Tables:
         self._add(
             AssetModel, id=1, name="decided", uri="x://decided", group="asset", extra={}, created_at=NOW, updated_at=NOW
         )
-        self._add(AssetWatcherModel, asset_id=1, trigger_id=self.add_trigger(classpath), name="watch")
+        if AIRFLOW >= (3, 2):
+            self._add(AssetWatcherModel, asset_id=1, trigger_id=self.add_trigger(classpath), name="watch")
+        else:  # Airflow does not store the watcher's name
+            watch = {"asset_id": 1, "trigger_id": self.add_trigger(classpath)}
+            self.rows.setdefault(asset_trigger_association_table, []).append(watch)
 
     def write(self) -> Session:
         for table, rows in self.rows.items():
-            self.session.execute(insert(table.__table__), rows)
+            self.session.execute(insert(getattr(table, "__table__", table)), rows)
         self.rows.clear()
         return self.session
 
