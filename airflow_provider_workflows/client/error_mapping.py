@@ -12,7 +12,7 @@ from urllib.parse import quote, quote_plus
 import requests
 import simplejson
 
-from airflow_provider_workflows.client.rate_limit import moment, stated_wait
+from airflow_provider_workflows.client.rate_limit_headers import moment, stated_wait
 from airflow_provider_workflows.client.retry import Idempotency, RetryableFailure
 from airflow_provider_workflows.client.transport import causes_of, nothing_was_sent
 from airflow_provider_workflows.exceptions import (

@@ -30,7 +30,7 @@ from airflow_provider_workflows.client.error_mapping import (
 )
 from airflow_provider_workflows.client.pace import MAX_STATED_WAIT_SECONDS, Pace
 from airflow_provider_workflows.client.pagination import Paginator
-from airflow_provider_workflows.client.rate_limit import RateLimit
+from airflow_provider_workflows.client.rate_limit_headers import RateLimit
 from airflow_provider_workflows.client.response import ApiResponse
 from airflow_provider_workflows.client.retry import Idempotency, RetryPolicy
 from airflow_provider_workflows.client.transport import Adapter, Session

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.files.object_storage import storage_path
-from airflow_provider_workflows.reports import measures
+from airflow_provider_workflows.reports import measures_sql
 from airflow_provider_workflows.reports.database import COPY_OPTIONS, HistoryDatabase, open_histories
 from airflow_provider_workflows.rules.business_hours import EPOCH, BusinessHours
 from airflow_provider_workflows.rules.datetimes import has_zone, parse_time
@@ -143,20 +143,20 @@ def _as_of(given: str | datetime | None) -> datetime | None:
 
 def _report(database: HistoryDatabase, hours: BusinessHours, period: tuple[int, int]) -> CycleTimeReport:
     malformed, sample = database.malformed()
-    step_summary = database.rows(measures.IN_ORDER["step_summary"])
+    step_summary = database.rows(measures_sql.IN_ORDER["step_summary"])
     return CycleTimeReport(
         as_of=iso(EPOCH + timedelta(microseconds=database.as_of)),
         time_zone=str(hours.zone),
         country=hours.country,
         working_hours=hours.label,
         holidays_used=hours.holidays(*period),
-        totals={**database.rows(measures.TOTALS)[0], "malformed": malformed},
+        totals={**database.rows(measures_sql.TOTALS)[0], "malformed": malformed},
         step_summary=step_summary,
-        template_summary=database.rows(measures.IN_ORDER["template_summary"]),
-        person_summary=database.rows(measures.IN_ORDER["person_summary"]),
+        template_summary=database.rows(measures_sql.IN_ORDER["template_summary"]),
+        person_summary=database.rows(measures_sql.IN_ORDER["person_summary"]),
         step_distribution=_distributions(database, step_summary),
-        throughput=database.rows(measures.THROUGHPUT),
-        open_steps=database.rows(f"{measures.OPEN_STEPS} LIMIT {MAX_OPEN_STEPS}"),
+        throughput=database.rows(measures_sql.THROUGHPUT),
+        open_steps=database.rows(f"{measures_sql.OPEN_STEPS} LIMIT {MAX_OPEN_STEPS}"),
         open_ages=_open_ages(database),
         malformed=sample,
     )
@@ -164,28 +164,30 @@ def _report(database: HistoryDatabase, hours: BusinessHours, period: tuple[int, 
 
 def _distributions(database: HistoryDatabase, step_summary: Sequence[Row]) -> list[Row]:
     """Return the distributions in the order of the summary."""
-    found = {(row["api"], row["template"], row["step"]): row for row in database.rows(measures.DISTRIBUTIONS)}
+    found = {(row["api"], row["template"], row["step"]): row for row in database.rows(measures_sql.DISTRIBUTIONS)}
     in_order = [found.get((row["api"], row["template"], row["step"])) for row in step_summary]
     return [_distribution(row) for row in in_order if row is not None]
 
 
 def _distribution(row: Row) -> Row:
     times = {
-        kind: {name: value / 1e6 for name, value in zip(measures.QUANTILES, row[kind], strict=True)}
+        kind: {name: value / 1e6 for name, value in zip(measures_sql.QUANTILES, row[kind], strict=True)}
         for kind in ("seconds", "business_seconds")
     }
     bins = {
-        kind: [edges | {"count": count} for edges, count in zip(_bins(measures.BIN_SECONDS), row[kind], strict=True)]
+        kind: [
+            edges | {"count": count} for edges, count in zip(_bins(measures_sql.BIN_SECONDS), row[kind], strict=True)
+        ]
         for kind in ("bins", "business_bins")
     }
     return {**row, **times, **bins}
 
 
 def _open_ages(database: HistoryDatabase) -> list[Row]:
-    counts, overdue = database.row(measures.OPEN_AGES)
+    counts, overdue = database.row(measures_sql.OPEN_AGES)
     return [
         edges | {"count": count, "overdue": late}
-        for edges, count, late in zip(_bins(measures.AGE_SECONDS), counts, overdue, strict=True)
+        for edges, count, late in zip(_bins(measures_sql.AGE_SECONDS), counts, overdue, strict=True)
     ]
 
 

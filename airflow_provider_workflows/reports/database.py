@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.files.table_writer import replace_files
-from airflow_provider_workflows.reports import measures, occurrences
+from airflow_provider_workflows.reports import measures_sql, occurrences_sql
 from airflow_provider_workflows.reports.history_files import (
     MACROS,
     TABLES_OF_API,
@@ -87,7 +87,7 @@ class HistoryDatabase:
         self.files = files
         self._folder = folder
         connection.execute("SET TimeZone = 'UTC'")
-        connection.execute(MACROS + occurrences.COMMON_TABLES)
+        connection.execute(MACROS + occurrences_sql.COMMON_TABLES)
 
     def load(self, root: ObjectStoragePath) -> None:
         """
@@ -110,7 +110,7 @@ class HistoryDatabase:
                 f"history_path: the {len(self.files)} files in {str(root)!r} contain no rows. Check the export that "
                 "wrote them, such as its tool_type and changed_since."
             )
-        for api, sql in (("v2", occurrences.V2), ("legacy", occurrences.LEGACY)):
+        for api, sql in (("v2", occurrences_sql.V2), ("legacy", occurrences_sql.LEGACY)):
             self._select_latest(api)
             self.connection.execute(sql)
 
@@ -118,11 +118,11 @@ class HistoryDatabase:
         """Reduce the rows of an API to the latest ones."""
         of_several_exports = len({file.part for file in self.files if file.api == api}) > 1
         if of_several_exports:
-            self.connection.execute(occurrences.latest_instances(api))
+            self.connection.execute(occurrences_sql.latest_instances(api))
         for table in TABLES_OF_API[api]:
-            twice = self.value(occurrences.has_row_twice(api, table))
+            twice = self.value(occurrences_sql.has_row_twice(api, table))
             self.connection.execute(
-                occurrences.latest_rows(api, table, of_several_exports=of_several_exports, has_row_twice=twice)
+                occurrences_sql.latest_rows(api, table, of_several_exports=of_several_exports, has_row_twice=twice)
             )
 
     def measure(self, hours: BusinessHours, as_of: datetime | None) -> tuple[int, int]:
@@ -143,10 +143,10 @@ class HistoryDatabase:
         self.connection.execute(f"CREATE MACRO as_of() AS {self.as_of}")
         self._insert_working(hours, period)
         self._insert_weeks(hours, period)
-        self.connection.execute(measures.TIMED)
-        self.connection.execute(measures.FORECASTS)
-        self.connection.execute(measures.PENDING)
-        for name, sql in measures.SUMMARIES.items():
+        self.connection.execute(measures_sql.TIMED)
+        self.connection.execute(measures_sql.FORECASTS)
+        self.connection.execute(measures_sql.PENDING)
+        for name, sql in measures_sql.SUMMARIES.items():
             self.connection.execute(f"CREATE TABLE {name} AS {sql}")
         return period
 
@@ -158,7 +158,7 @@ class HistoryDatabase:
         :raises ConfigurationError: the folder cannot be written.
         """
         written = []
-        for table, sql in measures.TABLES.items():
+        for table, sql in measures_sql.TABLES.items():
             local = self._folder / f"{table}.{tables_format}"
             query = sql.replace("{time}", TIME_OF[tables_format])
             if tables_format == "csv":
@@ -193,7 +193,7 @@ class HistoryDatabase:
         )
         for row in nameless:
             file, left = self.files[row["file"]], MAX_MALFORMED - len(sample)
-            keys = occurrences.KEYS[file.api][file.table]
+            keys = occurrences_sql.KEYS[file.api][file.table]
             if file.file_format == "jsonl":
                 sample += nameless_lines(file, keys, left)
             elif left > 0:
@@ -236,7 +236,7 @@ class HistoryDatabase:
                 f"history_path: the files of the table {table} cannot be read: {reason}. Export the period again, or "
                 "remove the damaged file."
             ) from error
-        nameless = " OR ".join(f"{key} IS NULL" for key in occurrences.KEYS[api][table])
+        nameless = " OR ".join(f"{key} IS NULL" for key in occurrences_sql.KEYS[api][table])
         self.connection.execute(
             f"INSERT INTO row_counts SELECT file, count(*), count(*) FILTER (WHERE {nameless}) FROM {name} GROUP BY 1"
         )

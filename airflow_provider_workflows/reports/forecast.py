@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_workflows.files.object_storage import storage_path
 from airflow_provider_workflows.reports.database import open_histories
-from airflow_provider_workflows.reports.measures import DAY, HOUR, MIN_OBSERVATIONS
+from airflow_provider_workflows.reports.measures_sql import DAY, HOUR, MIN_OBSERVATIONS
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath

@@ -13,7 +13,7 @@ from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.files.object_storage import storage_path
 from airflow_provider_workflows.files.table_writer import LOCAL, replace_files
 from airflow_provider_workflows.reports.cycle_times import cycle_time_report
-from airflow_provider_workflows.reports.measures import TABLES
+from airflow_provider_workflows.reports.measures_sql import TABLES
 from airflow_provider_workflows.rules.business_hours import missing_extra
 
 if TYPE_CHECKING:

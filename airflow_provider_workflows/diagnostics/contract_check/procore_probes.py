@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from airflow_provider_workflows.client.rate_limit import RateLimit
+from airflow_provider_workflows.client.rate_limit_headers import RateLimit
 from airflow_provider_workflows.diagnostics.contract_check import documented, paging
 from airflow_provider_workflows.diagnostics.contract_check.outcomes import (
     Outcome,

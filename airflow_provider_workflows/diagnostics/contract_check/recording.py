@@ -14,7 +14,7 @@ import requests
 import simplejson
 
 from airflow_provider_workflows.client.http import RestClient
-from airflow_provider_workflows.client.rate_limit import RateLimit
+from airflow_provider_workflows.client.rate_limit_headers import RateLimit
 from airflow_provider_workflows.client.retry import Idempotency
 from airflow_provider_workflows.client.urls import build_path
 from airflow_provider_workflows.exceptions import ApiError, RateLimited, WorkflowsError

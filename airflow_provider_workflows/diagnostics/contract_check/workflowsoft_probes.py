@@ -8,7 +8,7 @@ from typing import Any
 
 import simplejson
 
-from airflow_provider_workflows.client.rate_limit import RateLimit
+from airflow_provider_workflows.client.rate_limit_headers import RateLimit
 from airflow_provider_workflows.diagnostics.contract_check import documented
 from airflow_provider_workflows.diagnostics.contract_check.outcomes import (
     Outcome,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_workflows.exceptions import ConfigurationError, ResponseConflict, StepMoved, WorkflowsError
-from airflow_provider_workflows.operators.base import Pin, WaitingOperator, describe, poll_until
+from airflow_provider_workflows.operators.base import Pin, WaitingOperator
 from airflow_provider_workflows.operators.dry_run import dry_run_context
 from airflow_provider_workflows.operators.procore.base import (
     ACCEPTED,
@@ -23,6 +23,7 @@ from airflow_provider_workflows.operators.procore.base import (
 )
 from airflow_provider_workflows.operators.procore.respond import ProcoreRespondOperator
 from airflow_provider_workflows.operators.procore.step_response import View
+from airflow_provider_workflows.operators.unknown_outcome import describe, poll_until
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_approval as approval
 from airflow_provider_workflows.rules.parameters import as_list, check_choice, check_given, str_id

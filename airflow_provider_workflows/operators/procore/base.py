@@ -20,14 +20,9 @@ from airflow_provider_workflows.exceptions import (
     WorkflowsError,
 )
 from airflow_provider_workflows.links.procore import ProcoreItemLink
-from airflow_provider_workflows.operators.base import (
-    WorkflowsOperator,
-    WritingOperator,
-    describe,
-    poll_until,
-    resolve_unknown_outcome,
-)
+from airflow_provider_workflows.operators.base import WorkflowsOperator, WritingOperator
 from airflow_provider_workflows.operators.procore.item import ItemParameters
+from airflow_provider_workflows.operators.unknown_outcome import describe, poll_until, resolve_unknown_outcome
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import str_id
 

@@ -20,7 +20,7 @@ from airflow_provider_workflows.exceptions import (
     RateLimited,
     WorkflowsError,
 )
-from airflow_provider_workflows.operators.base import describe
+from airflow_provider_workflows.operators.unknown_outcome import describe
 from airflow_provider_workflows.polling.bulk_history import BulkHistoryReader, BulkHistoryUnavailable
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_bulk_responses as bulk_rules

@@ -21,8 +21,9 @@ from airflow_provider_workflows.exceptions import (
     WorkflowsError,
 )
 from airflow_provider_workflows.files.object_storage import storage_path
-from airflow_provider_workflows.operators.base import Pin, WaitingOperator, describe, poll_until_found
+from airflow_provider_workflows.operators.base import Pin, WaitingOperator
 from airflow_provider_workflows.operators.procore.base import ProcoreWideOperator
+from airflow_provider_workflows.operators.unknown_outcome import describe, poll_until_found
 from airflow_provider_workflows.rules import procore_replacements as rules
 from airflow_provider_workflows.rules.parameters import as_list, check_choice, check_required, str_id
 from airflow_provider_workflows.rules.payload import is_id

@@ -18,12 +18,13 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.files.object_storage import storage_path
 from airflow_provider_workflows.files.table_writer import replace_files
-from airflow_provider_workflows.operators.base import Progress, WritingOperator, describe, poll_until
+from airflow_provider_workflows.operators.base import Progress, WritingOperator
 from airflow_provider_workflows.operators.procore.base import ACCEPTED, DONE, NOT_ACCEPTED, ProcoreWideOperator
 from airflow_provider_workflows.operators.procore.bulk_journal import ResponseJournal
 from airflow_provider_workflows.operators.procore.bulk_positions import CONCERNS_ALL, BulkPositions, Place
 from airflow_provider_workflows.operators.procore.bulk_row import REPORTED, RowPin, RowResponder, RowSkipped
 from airflow_provider_workflows.operators.procore.step_response import View
+from airflow_provider_workflows.operators.unknown_outcome import describe, poll_until
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_bulk_responses as bulk_rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_given, str_id

@@ -23,8 +23,9 @@ from airflow_provider_workflows.exceptions import (
     WorkflowsError,
 )
 from airflow_provider_workflows.links.airflow import ApprovalsLink
-from airflow_provider_workflows.operators.base import Pin, Progress, WaitingOperator, describe
+from airflow_provider_workflows.operators.base import Pin, Progress, WaitingOperator
 from airflow_provider_workflows.operators.procore.base import ON_ACTIVE_INSTANCE, ProcoreOperator
+from airflow_provider_workflows.operators.unknown_outcome import describe
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.datetimes import parse_time, time_text
 from airflow_provider_workflows.rules.parameters import (

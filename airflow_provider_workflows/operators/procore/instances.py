@@ -16,13 +16,7 @@ from airflow_provider_workflows.exceptions import (
     UnexpectedResponse,
     WorkflowsError,
 )
-from airflow_provider_workflows.operators.base import (
-    Pin,
-    describe,
-    poll_until,
-    poll_until_found,
-    resolve_unknown_outcome,
-)
+from airflow_provider_workflows.operators.base import Pin
 from airflow_provider_workflows.operators.procore.base import (
     ACCEPTED,
     DONE,
@@ -33,6 +27,12 @@ from airflow_provider_workflows.operators.procore.base import (
     UNKNOWN,
     ProcoreInstanceOperator,
     current_position,
+)
+from airflow_provider_workflows.operators.unknown_outcome import (
+    describe,
+    poll_until,
+    poll_until_found,
+    resolve_unknown_outcome,
 )
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import as_list, check_choice, check_given, check_required, str_id

@@ -18,8 +18,9 @@ from airflow_provider_workflows.exceptions import (
     UnexpectedResponse,
     WorkflowsError,
 )
-from airflow_provider_workflows.operators.base import Pin, Progress, WritingOperator, describe, poll_until_found
+from airflow_provider_workflows.operators.base import Pin, Progress, WritingOperator
 from airflow_provider_workflows.operators.procore.base import ProcoreWideOperator
+from airflow_provider_workflows.operators.unknown_outcome import describe, poll_until_found
 from airflow_provider_workflows.rules import procore_presets as rules
 from airflow_provider_workflows.rules.parameters import as_list, check_choice, check_required, str_id
 from airflow_provider_workflows.rules.payload import documented_form, is_id

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_workflows.exceptions import ConfigurationError, OutcomeUnknown, WorkflowsError
 from airflow_provider_workflows.files.object_storage import AttachedFile, attached_files
 from airflow_provider_workflows.links.airflow import run_footer, with_footer
-from airflow_provider_workflows.operators.base import Pin, describe
+from airflow_provider_workflows.operators.base import Pin
 from airflow_provider_workflows.operators.procore.base import (
     ACCEPTED,
     ON_STEP_MOVED,
@@ -20,6 +20,7 @@ from airflow_provider_workflows.operators.procore.base import (
 )
 from airflow_provider_workflows.operators.procore.step_response import StepResponder, View
 from airflow_provider_workflows.operators.procore.uploads import FileUploads
+from airflow_provider_workflows.operators.unknown_outcome import describe
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import as_list, check_choice, check_given, require_exactly_one, str_id
 from airflow_provider_workflows.version_compat import task_state_store

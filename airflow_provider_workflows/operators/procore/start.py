@@ -20,19 +20,14 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.links.airflow import ApprovalsLink
 from airflow_provider_workflows.links.procore import ProcoreItemLink
-from airflow_provider_workflows.operators.base import (
-    Pin,
-    WaitingOperator,
-    describe,
-    poll_until_found,
-    resolve_unknown_outcome,
-)
+from airflow_provider_workflows.operators.base import Pin, WaitingOperator
 from airflow_provider_workflows.operators.procore.base import (
     ON_ACTIVE_INSTANCE,
     REJECTED,
     ProcoreOperator,
     current_position,
 )
+from airflow_provider_workflows.operators.unknown_outcome import describe, poll_until_found, resolve_unknown_outcome
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_given, check_required, str_id
 from airflow_provider_workflows.version_compat import task_state_store

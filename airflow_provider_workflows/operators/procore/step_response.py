@@ -18,7 +18,6 @@ from airflow_provider_workflows.exceptions import (
     WorkflowsError,
 )
 from airflow_provider_workflows.links.airflow import with_footer
-from airflow_provider_workflows.operators.base import describe, poll_until, resolve_unknown_outcome
 from airflow_provider_workflows.operators.procore.base import (
     ACCEPTED,
     NOT_ACCEPTED,
@@ -27,6 +26,7 @@ from airflow_provider_workflows.operators.procore.base import (
     SERVER_FAILED,
     UNKNOWN,
 )
+from airflow_provider_workflows.operators.unknown_outcome import describe, poll_until, resolve_unknown_outcome
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import str_id
 

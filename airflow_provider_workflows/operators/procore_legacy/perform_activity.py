@@ -26,15 +26,10 @@ from airflow_provider_workflows.exceptions import (
 from airflow_provider_workflows.files.object_storage import AttachedFile, attached_files
 from airflow_provider_workflows.links.airflow import ApprovalsLink
 from airflow_provider_workflows.links.procore import ProcoreItemLink
-from airflow_provider_workflows.operators.base import (
-    Pin,
-    WaitingOperator,
-    describe,
-    poll_until_found,
-    resolve_unknown_outcome,
-)
+from airflow_provider_workflows.operators.base import Pin, WaitingOperator
 from airflow_provider_workflows.operators.procore.base import ON_STEP_MOVED
 from airflow_provider_workflows.operators.procore_legacy.base import ProcoreLegacyOperator
+from airflow_provider_workflows.operators.unknown_outcome import describe, poll_until_found, resolve_unknown_outcome
 from airflow_provider_workflows.rules import procore_legacy as rules
 from airflow_provider_workflows.rules import procore_legacy_history as history_rules
 from airflow_provider_workflows.rules.datetimes import parse_time

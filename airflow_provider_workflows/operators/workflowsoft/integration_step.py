@@ -21,7 +21,8 @@ from airflow_provider_workflows.exceptions import (
     UnexpectedResponse,
     WorkflowsError,
 )
-from airflow_provider_workflows.operators.base import Pin, describe, poll_until_found
+from airflow_provider_workflows.operators.base import Pin
+from airflow_provider_workflows.operators.unknown_outcome import describe, poll_until_found
 from airflow_provider_workflows.rules import workflowsoft as rules
 from airflow_provider_workflows.rules import workflowsoft_fields as field_rules
 

@@ -18,7 +18,8 @@ from airflow_provider_workflows.exceptions import (
     UnexpectedResponse,
 )
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
-from airflow_provider_workflows.operators.base import Pin, WritingOperator, describe, unretried
+from airflow_provider_workflows.operators.base import Pin, WritingOperator, unretried
+from airflow_provider_workflows.operators.unknown_outcome import describe
 from airflow_provider_workflows.operators.workflowsoft.base import NotRetriedWithoutStore, WorkflowsoftOperator
 from airflow_provider_workflows.rules import workflowsoft as rules
 from airflow_provider_workflows.rules.parameters import (

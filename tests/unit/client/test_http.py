@@ -23,7 +23,7 @@ from airflow_provider_workflows import __version__
 from airflow_provider_workflows.client import http
 from airflow_provider_workflows.client.auth import TokenAuth
 from airflow_provider_workflows.client.http import RestClient
-from airflow_provider_workflows.client.rate_limit import RateLimit
+from airflow_provider_workflows.client.rate_limit_headers import RateLimit
 from airflow_provider_workflows.client.retry import Idempotency, RetryPolicy
 from airflow_provider_workflows.client.token_sources import StaticToken
 from airflow_provider_workflows.client.urls import build_path

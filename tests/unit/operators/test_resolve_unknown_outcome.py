@@ -12,7 +12,7 @@ from airflow_provider_workflows.exceptions import (
     ServerError,
     StepMoved,
 )
-from airflow_provider_workflows.operators.base import resolve_unknown_outcome
+from airflow_provider_workflows.operators.unknown_outcome import resolve_unknown_outcome
 
 LOST = OutcomeUnknown("The response was lost")
 

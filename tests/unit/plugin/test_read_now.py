@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_provider_workflows.client.rate_limit import RateLimit
+from airflow_provider_workflows.client.rate_limit_headers import RateLimit
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.plugin.read_now import CurrentStates
 from airflow_provider_workflows.plugin.waits import WaitRow

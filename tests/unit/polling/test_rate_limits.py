@@ -11,7 +11,7 @@ from email.utils import format_datetime
 import pytest
 
 from airflow_provider_workflows.client.http import RestClient
-from airflow_provider_workflows.client.rate_limit import RateLimit
+from airflow_provider_workflows.client.rate_limit_headers import RateLimit
 from airflow_provider_workflows.exceptions import RateLimited
 from airflow_provider_workflows.hooks import base as hooks
 from airflow_provider_workflows.polling.rate_limiter import RateLimiter

@@ -13,7 +13,7 @@ import pytest
 from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_workflows import triggers, version_compat
-from airflow_provider_workflows.client.rate_limit import RateLimit
+from airflow_provider_workflows.client.rate_limit_headers import RateLimit
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyPerformActivityOperator
 from airflow_provider_workflows.sensors import procore, procore_legacy, workflowsoft
