@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_workflows.rules.escalation import Escalation, Level
 from airflow_provider_workflows.rules.patience import DEFAULT_PATIENCE_SECONDS
-from airflow_provider_workflows.triggers.procore import ProcoreAsyncOperationWaitTrigger
+from airflow_provider_workflows.triggers.procore import ProcoreAsyncOperationWaitTrigger, ProcoreInstanceWaitTrigger
 from airflow_provider_workflows.triggers.workflowsoft import WorkflowsoftIntegrationWaitTrigger
 from tests.support.sizes import tenth_and_full
 from tests.unit.polling.conftest import (
@@ -335,6 +335,32 @@ def watch(escalation: dict | None = None) -> dict:
     """Watch for steps that are pending for more than two and a half intervals."""
     level = Level(after=timedelta(seconds=2.5 * INTERVAL), notify=print)
     return {"levels": [level.to_dict()], "escalation": escalation or Escalation().to_dict(), "next": None}
+
+
+def test_only_changed_histories_are_evaluated_again(emulator, waiting, monkeypatch):
+    evaluated = []
+    snapshot = ProcoreInstanceWaitTrigger._snapshot
+    monkeypatch.setattr(
+        ProcoreInstanceWaitTrigger,
+        "_snapshot",
+        lambda wait, history, instance_id: evaluated.append(instance_id) or snapshot(wait, history, instance_id),
+    )
+
+    async def scenario(waits):
+        started = start(emulator, 20)
+        waits.begin(*(v2_wait(*ids) for ids in started))
+        for _ in range(3):
+            await waits.poll()
+        first = sorted(evaluated)
+        end(emulator, started[7][0])
+        await waits.poll()
+        return [instance_id for instance_id, _ in started], first, evaluated[20:], waits.statuses()
+
+    started, first, later, statuses = waiting(scenario)
+
+    assert first == sorted(started)
+    assert later == [started[7]]
+    assert statuses == [None] * 7 + ["done"] + [None] * 12
 
 
 @pytest.mark.parametrize("there", ["present", "absent"])
