@@ -30,12 +30,17 @@ def str_ids(response: Any) -> Any:
     """Return a response with all its ids as text; the v1 API returns numbers."""
     if isinstance(response, list):
         return [str_ids(item) for item in response]
-    if not isinstance(response, Mapping):
+    if not isinstance(response, dict):
         return response
-    return {
-        key: str(value) if type(value) is int and (key == "id" or key.endswith("_id")) else str_ids(value)
-        for key, value in response.items()
-    }
+    found = {}
+    for key, value in response.items():  # quick, because a company's list has thousands of rows
+        kind = type(value)
+        if kind is int and (key == "id" or key.endswith("_id")):
+            value = str(value)
+        elif kind is dict or kind is list:
+            value = str_ids(value)
+        found[key] = value
+    return found
 
 
 @documented_form()
