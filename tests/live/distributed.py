@@ -170,7 +170,7 @@ def count_actions(emulator: Emulator) -> int:
 
 
 def cost_of_waiting(airflow: LiveAirflow, emulator: Emulator) -> dict[str, object]:
-    """Measure for a while what it costs that everybody waits and nobody decides."""
+    """Measure for a while what waiting costs while no one decides."""
     served = emulator.control("GET", "counts")["served"]
     spent = {name: airflow.usage(name)[0] for name in TRIGGERERS}
     time.sleep(QUIET)
@@ -179,7 +179,7 @@ def cost_of_waiting(airflow: LiveAirflow, emulator: Emulator) -> dict[str, objec
     }
     for name in TRIGGERERS:
         seconds, megabytes = airflow.usage(name)
-        found[f"{name}, while nobody decides"] = f"{(seconds - spent[name]) / QUIET:.2f} of a core, {megabytes:.0f} MB"
+        found[f"{name}, while all wait"] = f"{(seconds - spent[name]) / QUIET:.2f} of a core, {megabytes:.0f} MB"
     return found
 
 

@@ -93,7 +93,7 @@ def kill_one(airflow: LiveAirflow, emulator: Emulator, run_id: str, seconds: flo
 def held(airflow: LiveAirflow, dag_id: str, run_id: str) -> Counter[int]:
     """Return how many waits are held by each triggerer, by the number of its life."""
     triggers = [task["trigger"] for task in airflow.task_instances(dag_id, run_id) if task["state"] == "deferred"]
-    # One that has just fired may be gone already, and one that nobody holds yet has no triggerer.
+    # One that has just fired may be gone already, and one that is not assigned yet has no triggerer.
     return Counter(one["triggerer_id"] for one in triggers if one is not None and one["triggerer_id"] is not None)
 
 

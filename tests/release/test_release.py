@@ -30,7 +30,7 @@ def copied(built: Path, tmp_path: Path) -> Path:
 
 
 def rewrite(folder: Path, change) -> None:
-    """Write the wheel in a folder anew, each of its files as ``change(name, content)`` returns it."""
+    """Write the wheel in a folder again, each of its files as ``change(name, content)`` returns it."""
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as read:
         files = {name: read.read(name).decode() for name in read.namelist()}

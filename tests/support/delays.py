@@ -17,19 +17,19 @@ class HeldDelays:
     """
     Let each delayed response of an emulator in this process wait for the test instead of the clock.
 
-    :ivar begun: Set when a response is delayed.
+    :ivar started: Set when a response is delayed.
     :ivar end: The test sets it to let all of them go.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.begun = threading.Event()
+        self.started = threading.Event()
         self.end = threading.Event()
         monkeypatch.setattr(app, "asyncio", SimpleNamespace(sleep=self._sleep, Transport=asyncio.Transport))
 
     async def _sleep(self, seconds: float) -> None:
         if not seconds:
             return
-        self.begun.set()
+        self.started.set()
         for _ in range(int(GIVE_UP_SECONDS / 0.01)):
             if self.end.is_set():
                 return

@@ -358,7 +358,7 @@ class LiveAirflow:
 
 
 def name_of_this_process() -> str:
-    """Return what one of Airflow's processes is called here; as ``[core] hostname_callable`` it tells them apart."""
+    """Return the name of one of Airflow's processes; as ``[core] hostname_callable`` it distinguishes them."""
     return os.environ.get(NAME, "localhost")
 
 

@@ -36,7 +36,7 @@ def choose(option: str, *, in_state: str) -> None:
     Respond to each request as Airflow's API does, and resume the tasks that wait for it.
 
     A task that waits although it has a response is resumed again: dag.test() sets the state of a task once more after
-    the task has begun to wait.
+    the task has started to wait.
 
     :param in_state: Only to the requests of tasks in this state.
     """

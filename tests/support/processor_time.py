@@ -29,9 +29,9 @@ def _processor_time() -> float:
 
 def _slowness() -> float:
     """Return how many times slower than the reference this machine is now; other work makes processors slower, too."""
-    begun = time.process_time()
+    start = time.process_time()
     sum(number * number for number in range(1_000_000))
-    return max(1.0, (time.process_time() - begun) / REFERENCE)
+    return max(1.0, (time.process_time() - start) / REFERENCE)
 
 
 _started = pytest.StashKey[float]()
@@ -46,11 +46,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    begun = _processor_time()
+    start = _processor_time()
     try:
         return (yield)
     finally:
-        item.stash[_called] = _processor_time() - begun
+        item.stash[_called] = _processor_time() - start
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,4 +1,4 @@
-"""A pytest plugin that keeps ``make test`` short: costly tests run some of their cases, and long ones begin first."""
+"""A pytest plugin that keeps ``make test`` short: costly tests run some of their cases, and long ones start first."""
 
 from __future__ import annotations
 

@@ -35,14 +35,14 @@ class VirtualTime:
 
     def __init__(self) -> None:
         self._patch = pytest.MonkeyPatch()
-        self._begun = time.time()
+        self._start = time.time()
         self.elapsed = 0.0
         self.busy = 0
         self.jumps = 0
         self.loop = _Loop(self)
 
     def time(self) -> float:
-        return self._begun + self.elapsed
+        return self._start + self.elapsed
 
     def monotonic(self) -> float:
         return 1000.0 + self.elapsed

@@ -1,4 +1,4 @@
-"""A DAG for the browser: it waits for somebody to click on the emulator's page."""
+"""A DAG for the browser: it waits for a click on the emulator's page."""
 
 from __future__ import annotations
 

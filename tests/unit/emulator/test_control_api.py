@@ -231,7 +231,7 @@ def test_delay_holds_up_one_response_and_no_other(emulator, procore, monkeypatch
 
     slow = threading.Thread(target=ask, args=("delayed", TOOLS))
     slow.start()
-    assert delays.begun.wait(60)
+    assert delays.started.wait(60)
     ask("other", INSTANCE)
     delays.end.set()
     slow.join()

@@ -285,7 +285,7 @@ class TestDeadlineAlert:
         ready.control("POST", "faults", method="POST", path="/api/v2/tasks", delay=4.0)
 
         async def let_it_go():
-            while not delays.begun.is_set():
+            while not delays.started.is_set():
                 await asyncio.sleep(0.005)
             delays.end.set()
 
