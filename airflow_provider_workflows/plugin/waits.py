@@ -35,7 +35,8 @@ if WATCHERS_HAVE_NAMES:
 
     WATCHES, WATCHER_NAME = AssetWatcherModel.__table__.c, AssetWatcherModel.name
 else:
-    from airflow.models.asset import asset_trigger_association_table  # type: ignore[attr-defined]  # until 3.1
+    # The type checker sees the newest Airflow, which has this table no more.
+    from airflow.models.asset import asset_trigger_association_table  # type: ignore[attr-defined]
 
     WATCHES, WATCHER_NAME = asset_trigger_association_table.c, AssetModel.name
 if TYPE_CHECKING:

@@ -24,12 +24,12 @@ def pytest_runtestloop() -> None:
 
 def _sample(items: list[pytest.Item]) -> None:
     """Mark all but n cases of each test with the marker ``sample(n)`` slow."""
-    cases: dict[str, list[pytest.Item]] = {}
+    cases: dict[tuple[str, int], list[pytest.Item]] = {}
     for item in items:
-        if item.get_closest_marker("sample") and not item.get_closest_marker("slow"):
-            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    for test, of_test in cases.items():
-        (number,) = of_test[0].get_closest_marker("sample").args  # type: ignore[union-attr]
+        sample = item.get_closest_marker("sample")
+        if sample is not None and not item.get_closest_marker("slow"):
+            cases.setdefault((item.nodeid.partition("[")[0], *sample.args), []).append(item)
+    for (test, number), of_test in cases.items():
         # The same in every run and process; drawn, because every third case can have the same first parameter.
         drawn = random.Random(test).sample(of_test, min(number, len(of_test)))
         for item in of_test:

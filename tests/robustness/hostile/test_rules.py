@@ -309,7 +309,7 @@ READINGS = [
     Reading(FIELDS, ws_fields.wire_name, lambda f: [
         ws_fields.wire_name(field.key) for field in ws_fields.read_fields(f)]),
 ]  # fmt: skip
-# A well-formed instance, and an action, to hold odd ones against.
+# A well-formed instance, and an action, to compare malformed ones with.
 SHOWN = legacy({"id": 1, "current_workflow_state": {"id": 2, "name": "Start"}, "current_state_set_at": "2026-01-01"})
 ACTION = {"at": "2026-01-01T00:00:00Z", "state_id": "18706", "state_set_at": "2026-01-01T00:00:00Z"}
 SENT = {"state": v1.occurrence_of(SHOWN), "activity": {"id": "29945", "role_id": "1"}, "user_id": USER, "before": []}

@@ -17,7 +17,7 @@ from airflow_provider_workflows.sensors.workflowsoft import WorkflowsoftIntegrat
 PROCORE = (
     "wrong_secret",
     "refusing_sign_in",
-    "odd_token",
+    "malformed_token",
     "unauthorized",
     "invalid",
     "failing",
@@ -36,7 +36,7 @@ WORKFLOWSOFT = (
     "refusing_basic",
     "refusing_bearer",
     "refusing_cookie",
-    "odd_api_token",
+    "malformed_api_token",
     "ready_api_token_refused",
 )
 

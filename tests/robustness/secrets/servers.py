@@ -95,7 +95,7 @@ class Hostile(Server):
                 self.repeat(401)
             elif path in ("oauth/token", "api/v2/app/apitoken"):
                 token = self.server.issue()
-                self.say(200, {"result": {"secret": token}} if kind == "odd" else {"access_token": token})
+                self.say(200, {"result": {"secret": token}} if kind == "malformed" else {"access_token": token})
             else:
                 getattr(self, kind)(path)
 

@@ -309,25 +309,25 @@ def test_a_rejection_for_another_reason_is_raised_unchanged(requests_mock):
     assert requests_mock.call_count == 3
 
 
-ODD = [None, 7, "text", [], [{}]]
+MALFORMED = [None, 7, "text", [], [{}]]
 
 
 def served(requests_mock, rows):
     requests_mock.get(BASE + "/x", json={"data": rows})
 
 
-@pytest.mark.parametrize("odd", ODD, ids=repr)
-def test_row_that_is_not_an_object_is_yielded_empty_on_request(requests_mock, odd):
-    served(requests_mock, [{"id": 1}, odd, {"id": 2}])
+@pytest.mark.parametrize("malformed", MALFORMED, ids=repr)
+def test_row_that_is_not_an_object_is_yielded_empty_on_request(requests_mock, malformed):
+    served(requests_mock, [{"id": 1}, malformed, {"id": 2}])
 
     pages = RestClient(BASE).pages("/x", per_page=5, style="v2", keep_malformed_rows=True)
 
     assert list(pages) == [{"id": 1}, {}, {"id": 2}]
 
 
-@pytest.mark.parametrize("odd", ODD, ids=repr)
-def test_row_that_is_not_an_object_is_an_error_by_default(requests_mock, odd):
-    served(requests_mock, [{"id": 1}, odd])
+@pytest.mark.parametrize("malformed", MALFORMED, ids=repr)
+def test_row_that_is_not_an_object_is_an_error_by_default(requests_mock, malformed):
+    served(requests_mock, [{"id": 1}, malformed])
 
     with pytest.raises(UnexpectedResponse):
         list(RestClient(BASE).pages("/x", per_page=5, style="v2"))

@@ -132,9 +132,9 @@ def test_planned_step_is_neither_current_nor_the_items_status():
 
 
 def test_unknown_events_and_missing_details_are_tolerated():
-    odd = [event("HologramStep", {"name": "?"}), {"type": "ResponseStep"}, {"details": None}, "nonsense"]
+    malformed = [event("HologramStep", {"name": "?"}), {"type": "ResponseStep"}, {"details": None}, "nonsense"]
 
-    assert describe(*odd, event("ResponseStep", DIRECTOR))["step"] == "Director Approval"
+    assert describe(*malformed, event("ResponseStep", DIRECTOR))["step"] == "Director Approval"
     assert rules.describe_instance({}, instance_id="7", item_id=None)["state"] == "in_progress"
 
 
@@ -554,9 +554,11 @@ def test_login_of_several_people_is_ambiguous_and_lists_them():
 
 
 def test_assignees_of_a_step_are_read_from_what_is_there():
-    odd = {"response_occurrences": [{"assignee": None}, {}, 7, {"assignee": {"id": 1}}, {"assignee": {"id": "2"}}]}
+    malformed = {
+        "response_occurrences": [{"assignee": None}, {}, 7, {"assignee": {"id": 1}}, {"assignee": {"id": "2"}}]
+    }
 
-    assert rules.assignee_ids(odd) == {"1", "2"}
+    assert rules.assignee_ids(malformed) == {"1", "2"}
     assert rules.assignee_ids({}) == set()
 
 

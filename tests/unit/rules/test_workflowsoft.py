@@ -79,10 +79,10 @@ def test_a_response_of_another_format_is_an_error_and_never_none(body, shown):
 
 def test_error_of_a_malformed_response_has_its_readable_part():
     # In Python 1 equals True, so these two must not be reported apart by comparing them.
-    odd = [{"IntegrationInstanceId": 1}, {"IntegrationInstanceId": True}, INSTANCE, {"Foo": "secret"}]
+    malformed = [{"IntegrationInstanceId": 1}, {"IntegrationInstanceId": True}, INSTANCE, {"Foo": "secret"}]
 
     with pytest.raises(rules.UnreadableInstances, match="2 of 4 rows") as error:
-        rules.integration_instances(odd)
+        rules.integration_instances(malformed)
     assert error.value.instances == [{"integration_instance_id": "1", "process_instance_id": None}, READ]
     assert "secret" not in str(error.value)
 

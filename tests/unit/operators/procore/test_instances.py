@@ -1016,14 +1016,14 @@ def test_a_wait_that_cannot_be_is_rejected_before_the_start(emulator, store, par
 # --- whatever the product answers ---
 
 SHOWS = rf"/instances/{INSTANCE}(/history)?$"
-ODD_ANSWERS = [{"json": {}}, {"json": {"data": {}}}, {"json": {"error": "busy"}}, {"body": "<html></html>"}]
+MALFORMED_RESPONSES = [{"json": {}}, {"json": {"data": {}}}, {"json": {"error": "busy"}}, {"body": "<html></html>"}]
 
 
 def set_flags(emulator, **values) -> None:
     emulator.control("PATCH", "flags", **values)
 
 
-def answer_oddly(emulator, path: str, answer: dict, *, after: bool, times: int = 1) -> None:
+def respond_malformed(emulator, path: str, answer: dict, *, after: bool, times: int = 1) -> None:
     emulator.control("POST", "faults", method="POST", path=path, status=200, after=after, times=times, **answer)
 
 
@@ -1131,12 +1131,12 @@ def test_started_instance_is_reported_though_it_cannot_be_read(emulator, store):
 
 
 @pytest.mark.sample(3)
-@pytest.mark.parametrize("odd", ODD_ANSWERS)
+@pytest.mark.parametrize("malformed", MALFORMED_RESPONSES)
 @pytest.mark.parametrize("acts", [True, False])
 @pytest.mark.parametrize(("build", "action"), [(terminate, "terminate"), (restart, "restart"), (add, "add_assignees")])
-def test_undocumented_response_is_resolved_by_reading(emulator, store, build, action, acts, odd):
+def test_undocumented_response_is_resolved_by_reading(emulator, store, build, action, acts, malformed):
     path = "/additional_assignees$" if action == "add_assignees" else f"/{action}$"
-    answer_oddly(emulator, path, odd, after=acts, times=9)
+    respond_malformed(emulator, path, malformed, after=acts, times=9)
     operator = build(confirm_timeout=0)
 
     if acts:
@@ -1150,7 +1150,7 @@ def test_undocumented_response_is_resolved_by_reading(emulator, store, build, ac
 @pytest.mark.parametrize("acts", [True, False])
 def test_undocumented_response_to_a_refresh_is_resolved_by_reading(emulator, store, acts):
     block(emulator)
-    answer_oddly(emulator, "/refresh$", {"json": {}}, after=acts)
+    respond_malformed(emulator, "/refresh$", {"json": {}}, after=acts)
 
     result = refresh().execute({"task_state_store": store})
 
@@ -1160,7 +1160,7 @@ def test_undocumented_response_to_a_refresh_is_resolved_by_reading(emulator, sto
 
 def test_end_that_is_empty_in_the_response_is_not_an_end(emulator, store):
     shown = {"data": {"id": INSTANCE, "item_id": "5001", "ended_at": ""}}
-    answer_oddly(emulator, "/terminate$", {"json": shown}, after=False)
+    respond_malformed(emulator, "/terminate$", {"json": shown}, after=False)
 
     with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
         terminate(confirm_timeout=0).execute({"task_state_store": store})
@@ -1229,7 +1229,7 @@ def test_restart_works_where_the_user_may_not_list(emulator, store):
 
 def test_addition_that_the_step_does_not_show_is_an_unknown_outcome(emulator, store):
     shown = {"data": ProcoreHook().get_instance(INSTANCE)}
-    answer_oddly(emulator, "/additional_assignees$", {"json": shown}, after=False)
+    respond_malformed(emulator, "/additional_assignees$", {"json": shown}, after=False)
 
     with pytest.raises(AirflowFailException, match="OutcomeUnknown.*90006"):
         add(confirm_timeout=0).execute({"task_state_store": store})

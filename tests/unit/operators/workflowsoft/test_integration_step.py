@@ -546,10 +546,10 @@ def test_every_type_of_field_is_written_as_the_server_takes_it(emulator):
 def test_options_of_an_unexpected_format_are_logged_unchecked(instance_id, monkeypatch, caplog):
     read = WorkflowsoftHook.get_fields
 
-    def with_odd_options(hook, *args):
+    def with_malformed_options(hook, *args):
         return [type(f)(**{**vars(f), "options": [{"Colour": "A"}]}) for f in read(hook, *args)]
 
-    monkeypatch.setattr(WorkflowsoftHook, "get_fields", with_odd_options)
+    monkeypatch.setattr(WorkflowsoftHook, "get_fields", with_malformed_options)
     update(instance_id, {"Venue": "Garden"}).execute({})
 
     assert caplog.text.count("options of field 'Venue'") == 1
