@@ -18,6 +18,7 @@ from airflow_provider_workflows.operators.procore.base import ON_STEP_MOVED
 from airflow_provider_workflows.operators.procore.respond import MAX_FILE_BYTES, ProcoreRespondOperator
 from airflow_provider_workflows.operators.waiting import DEADLINE, Read
 from airflow_provider_workflows.rules import procore as rules
+from airflow_provider_workflows.rules import procore_responses as response_rules
 from airflow_provider_workflows.rules.parameters import as_list, as_text, check_choice, check_given, str_id
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
 from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, task_state_store
@@ -229,7 +230,7 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
         # A response that the operator would reject is not persisted, so a retry may decide again.
         self._take_response(response)
         self._check_parameters()
-        rules.choose_option(instance["options"], **self._requested())
+        response_rules.choose_option(instance["options"], **self._requested())
         attached_files("files", self.files, largest=MAX_FILE_BYTES)
         return response
 

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules import procore as rules
+from airflow_provider_workflows.rules import procore_responses as response_rules
 from airflow_provider_workflows.rules.procore_decisions import Event, Timeline, given_end, is_given, rows_of, str_id
 
 NOTE = "note"  # name of the request's one field
@@ -111,10 +112,8 @@ def choices_of(options: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         shown = label if is_unique else f"{label or _one_line(option['type']) or 'Option'} (id {option['id']})"
         requested = str(option["name"] if is_unique else option["id"])
         # A label wins over an id, so the id of one option could be taken for the label of another.
-        if (
-            shown in choices
-            or rules.choose_option([dict(each) for each in options], option=requested)["id"] != (option["id"])
-        ):
+        chosen = response_rules.choose_option([dict(each) for each in options], option=requested)
+        if shown in choices or chosen["id"] != option["id"]:
             raise ConfigurationError(
                 f"Options of the step have equal labels: {', '.join(map(repr, labels))}. Rename them in Procore."
             )

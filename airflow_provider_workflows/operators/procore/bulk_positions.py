@@ -24,6 +24,7 @@ from airflow_provider_workflows.operators.unknown_outcome import describe
 from airflow_provider_workflows.polling.bulk_history import BulkHistoryReader, BulkHistoryUnavailable
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_bulk_responses as bulk_rules
+from airflow_provider_workflows.rules import procore_responses as response_rules
 from airflow_provider_workflows.rules.parameters import str_id
 from airflow_provider_workflows.rules.payload import is_id
 
@@ -112,8 +113,9 @@ class BulkPositions:
         for level, tool_type in dict.fromkeys((place.level, place.tool_type) for place in places if place.is_complete):
             here = [place for place in places if (place.level, place.tool_type) == (level, tool_type)]
             for place, histories in self._histories(level, str(tool_type), here):
+                occurrence = occurrences[place.row]
                 for history in histories:
-                    read = partial(rules.recorded_in_history, history, occurrences[place.row], self.hook.user_id)
+                    read = partial(response_rules.recorded_in_history, history, occurrence, self.hook.user_id)
                     if (response := self.read(read)) is not None:
                         found[place.row] = response
         return found

@@ -27,6 +27,7 @@ from airflow_provider_workflows.operators.procore.step_response import View
 from airflow_provider_workflows.operators.unknown_outcome import describe, poll_until
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_bulk_responses as bulk_rules
+from airflow_provider_workflows.rules import procore_responses as response_rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_given, str_id
 from airflow_provider_workflows.version_compat import task_state_store
 
@@ -306,7 +307,7 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
             return None
         options = rules.response_options(step or {})
         try:
-            chosen = rules.choose_option(options, option=request.response)
+            chosen = response_rules.choose_option(options, option=request.response)
         except ConfigurationError as unknown:
             row.update(skipped=bulk_rules.UNKNOWN_OPTION, reason=str(unknown))
             return None

@@ -10,6 +10,7 @@ from airflow_provider_workflows.operators.procore.base import SERVER_FAILED, UNK
 from airflow_provider_workflows.operators.procore.step_response import StepResponder, View
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_bulk_responses as bulk_rules
+from airflow_provider_workflows.rules import procore_responses as response_rules
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore import ProcoreHook
@@ -170,7 +171,7 @@ class RowResponder(StepResponder):
 
         :raises ResponseConflict: it certainly is another one.
         """
-        same = rules.is_recorded_option(recorded, chosen)
+        same = response_rules.is_recorded_option(recorded, chosen)
         if same is False:
             self._check_same(View({}, chosen["step_occurrence_id"], self.hook.user_id, recorded), same)
         return same is True

@@ -22,6 +22,7 @@ from airflow_provider_workflows.operators.procore.step_response import StepRespo
 from airflow_provider_workflows.operators.procore.uploads import FileUploads
 from airflow_provider_workflows.operators.unknown_outcome import describe
 from airflow_provider_workflows.rules import procore as rules
+from airflow_provider_workflows.rules import procore_responses as response_rules
 from airflow_provider_workflows.rules.parameters import as_list, check_choice, check_given, require_exactly_one, str_id
 from airflow_provider_workflows.version_compat import task_state_store
 
@@ -138,7 +139,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator, StepResponder):
             if not is_sent:  # else Procore may have recorded it without showing it
                 self.check_pending(view)
             with self._outcome_unknown(outcome == UNKNOWN, view):
-                chosen = rules.choose_option(rules.response_options(view.step or {}), **self._requested())
+                chosen = response_rules.choose_option(rules.response_options(view.step or {}), **self._requested())
                 files = attached_files("files", self.files, largest=MAX_FILE_BYTES)
         # Only now it is certain that this step occurrence waits for the user's response.
         self.bind(pin, by_item, instance_id, view)

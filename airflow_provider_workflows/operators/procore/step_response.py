@@ -28,6 +28,7 @@ from airflow_provider_workflows.operators.procore.base import (
 )
 from airflow_provider_workflows.operators.unknown_outcome import describe, poll_until, resolve_unknown_outcome
 from airflow_provider_workflows.rules import procore as rules
+from airflow_provider_workflows.rules import procore_responses as response_rules
 from airflow_provider_workflows.rules.parameters import str_id
 
 if TYPE_CHECKING:
@@ -145,10 +146,11 @@ class StepResponder(ABC):
         if occurrence_id is None:
             return View(instance, None, user_id)
         if step is not None and str(step["id"]) == occurrence_id:
-            return View(instance, occurrence_id, user_id, rules.recorded_response(instance, occurrence_id, user_id))
+            recorded = response_rules.recorded_response(instance, occurrence_id, user_id)
+            return View(instance, occurrence_id, user_id, recorded)
         try:
             history = self.hook.get_instance_history(instance_id, project_id=self.level)
-            recorded = rules.recorded_in_history(history, occurrence_id, user_id)
+            recorded = response_rules.recorded_in_history(history, occurrence_id, user_id)
         except ApiError as unreadable:
             return View(instance, occurrence_id, user_id, unreadable=unreadable)
         return View(instance, occurrence_id, user_id, recorded)
@@ -174,7 +176,7 @@ class StepResponder(ABC):
             return self.already_recorded(view, instance_id)
         chosen = self._earlier_choice(occurrence_id)
         options = [chosen, *chosen.get("others", [])]
-        if chosen not in rules.matching_options(options, **self._requested())[1]:
+        if chosen not in response_rules.matching_options(options, **self._requested())[1]:
             raise ResponseConflict(
                 f"An earlier try of this task has sent the response {chosen['name']!r} to step occurrence "
                 f"{occurrence_id} of instance {instance_id}; it was not changed to {self._requested_label!r}."
@@ -209,13 +211,13 @@ class StepResponder(ABC):
             options = [earlier, *earlier["others"]]
         if chosen is None and options:
             with contextlib.suppress(ConfigurationError):
-                chosen = rules.choose_option(options, **self._requested())
+                chosen = response_rules.choose_option(options, **self._requested())
         if chosen is None:
-            matched_by = rules.matched_by(recorded, **self._requested())
-            same = rules.is_recorded_response(recorded, **self._requested())
+            matched_by = response_rules.matched_by(recorded, **self._requested())
+            same = response_rules.is_recorded_response(recorded, **self._requested())
             return same, {**recorded, "matched_by": matched_by}
         option = {name: chosen.get(name) for name in ("id", "name", "type", "matched_by")}
-        return rules.is_recorded_option(recorded, chosen), {**recorded, **option}
+        return response_rules.is_recorded_option(recorded, chosen), {**recorded, **option}
 
     def _check_same(self, view: View, same: bool | None) -> None:
         recorded = view.recorded or {}

@@ -23,18 +23,25 @@ from airflow_provider_workflows.exceptions import (
     UnexpectedResponse,
     WorkflowsError,
 )
-from airflow_provider_workflows.files.object_storage import AttachedFile, attached_files
+from airflow_provider_workflows.files.object_storage import AttachedFile
 from airflow_provider_workflows.links.airflow import ApprovalsLink
 from airflow_provider_workflows.links.procore import ProcoreItemLink
 from airflow_provider_workflows.operators.base import Pin, WaitingOperator
 from airflow_provider_workflows.operators.procore.base import ON_STEP_MOVED
+from airflow_provider_workflows.operators.procore_legacy.activity_content import (
+    attachments_of,
+    comment_text,
+    content_of,
+    count_of_files,
+    is_same_comment,
+    stored_file_ids,
+)
 from airflow_provider_workflows.operators.procore_legacy.base import ProcoreLegacyOperator
 from airflow_provider_workflows.operators.unknown_outcome import describe, poll_until_found, resolve_unknown_outcome
 from airflow_provider_workflows.rules import procore_legacy as rules
 from airflow_provider_workflows.rules import procore_legacy_history as history_rules
 from airflow_provider_workflows.rules.datetimes import parse_time
 from airflow_provider_workflows.rules.parameters import (
-    as_list,
     check_choice,
     check_required,
     str_id,
@@ -48,7 +55,6 @@ if TYPE_CHECKING:
 
 Json = Mapping[str, Any]
 
-MAX_ATTACHMENT_BYTES = 32 * 2**20  # all files together, because the multipart form is built in memory
 # An instance that lists no activity may be between two states. After this time without a change it has ended.
 ENDED_AFTER = timedelta(minutes=10)
 
@@ -198,7 +204,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
             return self._recover(sent.value)
         self._check_parameters()
         occurrence = self.pinned(context, "occurrence", self._given_occurrence(), "state_id and state_set_at")
-        files = self._attached()
+        files = attachments_of(self.attachments)
         pinned: dict[str, Any] = occurrence.value or {"instance_id": None, "state": None, "activities": None}
         instance_id = pinned["instance_id"] or self.find_instance_id()
         state = pinned["state"]
@@ -258,40 +264,10 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
                 "performed_by must be a login information id, which is a number, or a login, which is an e-mail "
                 f"address; got {self.performed_by!r}."
             )
-        if not all(file_id.isdecimal() for file_id in self._stored_files()):
-            raise ConfigurationError(f"prostore_file_ids must be ids, numbers; got {self.prostore_file_ids!r}.")
-        self._comment()
+        stored_file_ids(self.prostore_file_ids)
+        comment_text(self.comments)
         check_choice("on_state_moved", self.on_state_moved, ON_STEP_MOVED)
         self.check_wait()
-
-    def _comment(self) -> str | None:
-        """Return the comment; raise an error before anything is sent if it cannot be sent."""
-        comment = self.comments
-        if comment is None:
-            return None
-        if isinstance(comment, bool) or not isinstance(comment, (str, int)):
-            raise ConfigurationError(f"comments must be a text; got a value of type {type(comment).__name__}.")
-        text = str(comment)
-        if text.strip() == "None":
-            raise ConfigurationError("comments was rendered to 'None'. Leave it out, or give a text.")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise ConfigurationError("comments contains half of a character, which cannot be sent.") from None
-        return text
-
-    def _stored_files(self) -> list[str]:
-        return [] if self.prostore_file_ids is None else [str(str_id(i)) for i in as_list(self.prostore_file_ids)]
-
-    def _attached(self) -> list[AttachedFile]:
-        files = attached_files("attachments", self.attachments, largest=MAX_ATTACHMENT_BYTES)
-        size = sum(file.size for file in files)
-        if size > MAX_ATTACHMENT_BYTES:
-            raise ConfigurationError(
-                f"attachments: the files have {size} bytes together; the maximum is {MAX_ATTACHMENT_BYTES}. Store them "
-                "in Procore first, and give their prostore_file_ids."
-            )
-        return files
 
     def _given_occurrence(self) -> dict[str, Any] | None:
         if self.state_id is None:
@@ -400,7 +376,8 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         files: list[AttachedFile],
     ) -> dict[str, Any] | None:
         instance_id = now["instance_id"]
-        activity_id, attachments, comments = str(activity["id"]), [_content(file) for file in files], self._comment()
+        activity_id, comments = str(activity["id"]), comment_text(self.comments)
+        attachments = [content_of(file) for file in files]
         now_ids = {name: now[name] for name in ("instance_id", "object_id", "object_type", "project_id")}
         record = {
             "sent": True,
@@ -430,7 +407,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
                 performed_by=self._user_id,
                 comments=comments,
                 attachments=attachments,
-                prostore_file_ids=self._stored_files(),
+                prostore_file_ids=stored_file_ids(self.prostore_file_ids),
             )
             if not history_rules.is_row_of(row, instance_id=instance_id, activity_id=activity_id):
                 raise UnexpectedResponse("The response is not a history row of this activity")
@@ -456,7 +433,11 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
             row.get("id"),
             state["set_at"],
         )
-        self._check_attached(row, files)
+        if (shown := count_of_files(row)) < len(files):
+            # Too late to fail: the activity was performed, and a retry would not perform it again.
+            self.log.warning(
+                "Procore shows %d of the %d attached files in history %s.", shown, len(files), row.get("id")
+            )
         return self._result(now, state, row, already_performed=False, sent=record)
 
     def _after_rejection(
@@ -485,14 +466,6 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
                 f"to a user of that role. {rejected}"
             ) from rejected
         raise rejected
-
-    def _check_attached(self, row: Json, files: list[AttachedFile]) -> None:
-        shown = len(row.get("attachments") or row.get("file_attachments") or [])
-        if shown < len(files):
-            # Too late to fail: the activity was performed, and a retry would not perform it again.
-            self.log.warning(
-                "Procore shows %d of the %d attached files in history %s.", shown, len(files), row.get("id")
-            )
 
     def _resolve(self, sent: Json, what_happened: str) -> dict[str, Any]:
         """Read until the history shows the activity; send nothing after an unknown outcome."""
@@ -582,7 +555,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
                 row.get("performed_by_id"),
                 user_id,
             )
-        elif _lines(row.get("comments")) != _lines(self.comments):
+        elif not is_same_comment(row.get("comments"), self.comments):
             self.log.warning("History %s shows another comment than the task gives. It was not changed.", row.get("id"))
         return {
             "instance_id": now["instance_id"],
@@ -624,15 +597,3 @@ def _named(state: Json, now: Json) -> dict[str, Any]:
 def _shown_state(state: Json) -> dict[str, Any]:
     """Return an occurrence of a state as the result shows it."""
     return {name: state.get(name) for name in ("id", "name", "status", "set_at")}
-
-
-def _lines(comment: Any) -> list[str]:
-    """Return a comment as lines without blanks around them, because a server may change line ends."""
-    return [line.strip() for line in str("" if comment is None else comment).strip().splitlines()]
-
-
-def _content(file: AttachedFile) -> tuple[str, bytes, str]:
-    try:
-        return file.name, b"".join(file.parts(2**20)), file.content_type
-    except OSError as error:
-        raise ConfigurationError(f"attachments: {str(file.path)!r} cannot be read: {error}") from error

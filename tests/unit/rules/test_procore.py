@@ -220,57 +220,6 @@ def test_the_guides_older_name_of_the_options_is_read_too():
     assert rules.response_options(older) == [{"id": "1", "name": "Approve", "type": "approve"}]
 
 
-def test_an_option_is_chosen_by_label_in_any_case_by_id_or_by_type():
-    options = rules.response_options(STEP)
-
-    assert rules.choose_option(options, option="REJECT")["id"] == "3"
-    assert rules.choose_option(options, option="2")["name"] == "Approve as noted"
-    assert rules.choose_option(options, option_type="reject")["id"] == "3"
-
-
-def test_label_wins_over_an_id_and_says_so():
-    options = [*rules.response_options(STEP), {"id": "4", "name": "1", "type": "custom"}]
-
-    assert [rules.choose_option(options, option=given)["id"] for given in ("1", " 2 ")] == ["4", "2"]
-    assert [rules.choose_option(options, option=given)["matched_by"] for given in ("1", "2")] == ["label", "id"]
-    assert [other["id"] for other in rules.choose_option(options, option="2")["others"]] == ["1", "3", "4"]
-
-
-def test_label_of_several_options_is_an_error_with_their_ids():
-    options = [{"id": "1", "name": "Approve", "type": "approve"}, {"id": "9", "name": "APPROVE ", "type": "custom"}]
-
-    with pytest.raises(ConfigurationError, match=r"id 1, type approve.*id 9, type custom"):
-        rules.choose_option([*options, REJECT], option="approve")
-    assert rules.choose_option(options, option="9")["type"] == "custom"
-
-
-@pytest.mark.parametrize(
-    ("wish", "problem"),
-    [({"option": "Aprove"}, "matches no option"), ({"option_type": "approve"}, "is the type of several options")],
-)
-def test_unknown_or_ambiguous_option_is_rejected_with_candidates(wish, problem):
-    with pytest.raises(ConfigurationError, match=problem) as refusal:
-        rules.choose_option(rules.response_options(STEP), **wish)
-    assert "'Approve' (id 1, type approve)" in str(refusal.value)
-
-
-def test_recorded_response_is_found_at_the_step_and_in_the_history():
-    at_step = rules.recorded_response(instance_at(STEP), "31", "90004")
-    in_history = rules.recorded_in_history({"history": [event("ResponseStep", BUDGET_CHECK)]}, "11", "90001")
-
-    assert (at_step["id"], at_step["name"], at_step["comment"]) == ("3", "Reject", "no")
-    assert (in_history["id"], in_history["name"], in_history["comment"]) == ("1", "Approve", "ok")
-
-
-def test_response_of_another_occurrence_or_user_is_not_counted():
-    history = {"history": [event("ResponseStep", BUDGET_CHECK), event("EndStep", END)]}
-
-    assert rules.recorded_response(instance_at(STEP), "30", "90004") is None
-    assert rules.recorded_response(instance_at(STEP), "31", "90001") is None
-    assert rules.recorded_in_history(history, "12", "90001") is None
-    assert rules.recorded_in_history(history, "11", "90002") is None
-
-
 def test_the_idempotency_token_changes_with_every_part_of_the_action():
     parts = ("c", "i", "s", "u", "o", "comment", {})
     tokens = {rules.idempotency_token(*parts[:n], "other", *parts[n + 1 :]) for n in range(len(parts))}
@@ -307,67 +256,6 @@ def test_parameters_are_rejected_by_name():
     with pytest.raises(ConfigurationError, match="on_step_moved must be one of fail, skip; got 'retry'"):
         check_choice("on_step_moved", "retry", ("fail", "skip"))
     assert (str_id(7), str_id(None), as_list("a"), as_list(("a", "b"))) == ("7", None, ["a"], ["a", "b"])
-
-
-APPROVE = {"id": "1", "name": "Approve", "type": "approve"}
-AS_NOTED = {"id": "2", "name": "Approve as noted", "type": "approve"}
-REJECT = {"id": "3", "name": "Reject", "type": "reject"}
-
-
-@pytest.mark.parametrize(
-    ("recorded", "others", "same"),
-    [
-        ({"id": "1", "name": "whatever"}, [AS_NOTED], True),
-        ({"id": "2", "name": "Approve"}, [AS_NOTED], False),
-        ({"name": " approve ", "type": "Approve"}, [AS_NOTED, REJECT], True),
-        ({"name": "Approved", "type": "approve"}, [REJECT], True),
-        ({"name": "Approved", "type": "approve"}, [AS_NOTED], None),  # either of two
-        ({"name": "Approve as noted", "type": "approve"}, [AS_NOTED], False),
-        ({"name": "Approve", "type": "reject"}, [REJECT], False),
-        ({"name": "Rejected", "type": "reject"}, [REJECT], False),
-        ({"name": "Approve", "type": None}, [REJECT], True),
-        ({"name": "Reject", "type": None}, [REJECT], False),
-        ({"name": "Approved", "type": None}, [], None),
-        ({"name": None, "type": None}, [], None),
-        ({"name": "Approve", "type": "approve"}, [{**AS_NOTED, "name": "Approve "}], None),  # two of one label
-    ],
-)
-def test_recorded_option_is_reported_by_id_label_and_type(recorded, others, same):
-    assert rules.is_recorded_option(recorded, {**APPROVE, "others": others}) is same
-
-
-@pytest.mark.parametrize(
-    ("recorded", "wish", "same"),
-    [
-        ({"name": "Approve "}, {"option": "approve"}, True),
-        ({"name": "Approved", "type": "approve"}, {"option": "Approve"}, None),
-        ({"id": "1"}, {"option": "1"}, True),
-        ({"id": "1", "options": [APPROVE, AS_NOTED]}, {"option": "2"}, False),
-        ({"id": "1"}, {"option": "2"}, None),  # which may be another label of the same option
-        ({"id": "1", "name": "Approve", "options": [APPROVE, {**AS_NOTED, "name": "1"}]}, {"option": "1"}, None),
-        ({"name": "Reject", "type": "reject"}, {"option": "1"}, None),
-        ({"name": "Reject", "response_id": "1"}, {"option": "1"}, True),
-        ({"name": "Reject", "response_id": "9"}, {"option": "1"}, None),
-        ({"type": "Approve"}, {"option_type": "approve"}, True),
-        ({"type": "reject"}, {"option_type": "approve"}, False),
-        ({"name": "Approve", "type": None}, {"option_type": "approve"}, None),
-    ],
-)
-def test_record_alone_shows_of_a_response_only_what_it_shows(recorded, wish, same):
-    assert rules.is_recorded_response(recorded, **wish) is same
-
-
-def test_label_of_two_options_has_no_id():
-    options = [{"id": n, "name": "Approve", "response_type": kind} for n, kind in ((1, "approve"), (2, "approve"))]
-    step = {**BUDGET_CHECK, "available_response_options": options}
-    one_type = {**step, "available_response_options": [options[0], {**options[1], "response_type": "return"}]}
-
-    found = [
-        rules.recorded_in_history({"history": [event("ResponseStep", one)]}, "11", "90001")["id"]
-        for one in (step, one_type)
-    ]
-
-    assert found == [None, "1"]
 
 
 @pytest.mark.parametrize("ended_at", [None, "", "  ", False])

@@ -7,7 +7,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import ObjectStoragePath
 
 from airflow_provider_workflows.exceptions import ConfigurationError, InvalidRequest
-from airflow_provider_workflows.operators.procore_legacy import perform_activity as operators
+from airflow_provider_workflows.operators.procore_legacy import activity_content
 from tests.unit.operators.procore_legacy.test_perform_activity import POST, perform, performed
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")
@@ -65,7 +65,7 @@ def test_stored_files_are_attached_by_their_ids(emulator, store):
     ],
 )
 def test_files_that_cannot_go_are_named_before_anything_is_sent(emulator, store, monkeypatch, tmp_path, files, problem):
-    monkeypatch.setattr(operators, "MAX_ATTACHMENT_BYTES", 8)
+    monkeypatch.setattr(activity_content, "MAX_ATTACHMENT_BYTES", 8)
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
 
@@ -85,7 +85,7 @@ def test_unreadable_file_leaves_the_activity_to_a_retry(emulator, store, monkeyp
         raise OSError("the disk is away")
 
     with monkeypatch.context() as broken:
-        broken.setattr(operators.AttachedFile, "parts", gone)
+        broken.setattr(activity_content.AttachedFile, "parts", gone)
         with pytest.raises(ConfigurationError, match="cannot be read: the disk is away"):
             perform(attachments=quote).execute({"task_state_store": store})
     assert posts(emulator) == []
