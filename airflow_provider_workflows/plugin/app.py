@@ -105,8 +105,7 @@ def _visible(request: Request, user: Any, session: Any) -> list[WaitRow]:
 
 def _apply_states(request: Request, rows: list[WaitRow]) -> None:
     now = waits.utc_now()
-    request.app.state.current_states.apply(rows)
-    for row in rows:
+    for row in request.app.state.current_states.apply(rows):
         row.overdue = waits.is_overdue(row.wait, now)
 
 

@@ -63,12 +63,15 @@ class CurrentStates:
         self._hooks: dict[tuple[str | None, ...], Any] = {}
         self._found: dict[tuple[Key, int | None], OpenWait] = {}
 
-    def apply(self, rows: Iterable[WaitRow]) -> None:
-        """Replace each description by the one that was read for the same trigger, if that is newer."""
-        for row in rows:
+    def apply(self, rows: Iterable[WaitRow]) -> list[WaitRow]:
+        """Replace each description by the one that was read for the same trigger, if that is newer; return the rows."""
+        replaced = []
+        for row in rows if self._found else ():
             found = self._found.get((row.key, row.trigger_id))
             if found is not None and (found.polled_at or "") > (row.wait.polled_at or ""):
                 row.wait, row.note = found, None
+                replaced.append(row)
+        return replaced
 
     def read(self, rows: Sequence[WaitRow]) -> ReadReport:
         """Read the current state of waits whose arguments are known, unless another viewer's read is running."""

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from importlib import import_module
 from operator import itemgetter
 from statistics import median
@@ -40,8 +40,6 @@ else:
 
     WATCHES, WATCHER_NAME = asset_trigger_association_table.c, AssetModel.name
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from sqlalchemy.orm import Session
 
 ROWS_PER_PAGE = 50
@@ -105,7 +103,7 @@ class WaitRow:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     overdue: bool = False
 
-    @cached_property
+    @property
     def since(self) -> float | None:
         """Start of the pending step, or of the wait if no step is known, as Unix time."""
         started = _unix_time(self.wait.since) if self.wait.since else None
@@ -219,16 +217,17 @@ def is_overdue(wait: OpenWait, now: datetime) -> bool:
 
 
 def _deferred(session: Session, condition: Any = True) -> list[WaitRow]:
-    found = session.execute(
-        select(TaskInstance.id, *_TASK_COLUMNS, Trigger.id, Trigger.classpath)
+    found = _rows(
+        session,
+        select(*_TASK_COLUMNS, Trigger.id, Trigger.classpath)
         .join(Trigger, TaskInstance.trigger_id == Trigger.id)
-        .where(TaskInstance.state == "deferred", Trigger.classpath.startswith(OUR_TRIGGERS), condition)
-    ).all()
-    stored = _descriptions(session, "deferred", condition) if found else {}
+        .where(TaskInstance.state == "deferred", Trigger.classpath.startswith(OUR_TRIGGERS), condition),
+    )
+    stored = _descriptions(session, condition) if found else {}
     rows = []
-    for ti_id, dag_id, run_id, task_id, map_index, try_number, state, label, started_at, trigger_id, classpath in found:
+    for dag_id, run_id, task_id, map_index, try_number, state, label, started_at, trigger_id, classpath in found:
         key = (dag_id, run_id, task_id, map_index)
-        wait = current_open_wait(stored.get(ti_id, ()), try_number)
+        wait = current_open_wait(stored.get(trigger_id, ()), try_number)
         rows.append(
             WaitRow(
                 key,
@@ -251,11 +250,12 @@ def _on_workers(session: Session, condition: Any = True) -> list[WaitRow]:
         return []
     from airflow.models.task_state_store import TaskStateStoreModel
 
-    found = session.execute(
+    found = _rows(
+        session,
         select(*_TASK_COLUMNS, TaskStateStoreModel.value)
         .join(TaskStateStoreModel, _same_task(TaskStateStoreModel))
-        .where(TaskStateStoreModel.key == OPEN_WAIT, TaskInstance.state.in_(WAITING_STATES), condition)
-    ).all()
+        .where(TaskStateStoreModel.key == OPEN_WAIT, TaskInstance.state.in_(WAITING_STATES), condition),
+    )
     rows = []
     for dag_id, run_id, task_id, map_index, try_number, state, label, started_at, value in found:
         wait = current_open_wait([_decoded(value)], try_number)
@@ -265,23 +265,29 @@ def _on_workers(session: Session, condition: Any = True) -> list[WaitRow]:
     return rows
 
 
-def _descriptions(session: Session, state: str, condition: Any) -> dict[UUID, list[Any]]:
-    """Return the descriptions that sensors and triggers have stored for the task instances in a state."""
+def _descriptions(session: Session, condition: Any) -> dict[int, list[Any]]:
+    """Return the descriptions that sensors and triggers have stored for deferred task instances, by trigger."""
     tables: list[Any] = [XComModel]
     if HAS_TASK_STATE_STORE:
         from airflow.models.task_state_store import TaskStateStoreModel
 
         tables.append(TaskStateStoreModel)
-    found: dict[UUID, list[Any]] = {}
+    found: dict[int, list[Any]] = {}
     for table in tables:
-        rows = session.execute(
-            select(TaskInstance.id, table.value)
+        rows = _rows(
+            session,
+            select(TaskInstance.trigger_id, table.value)
             .join(table, _same_task(table))
-            .where(table.key == OPEN_WAIT, TaskInstance.state == state, condition)
+            .where(table.key == OPEN_WAIT, TaskInstance.state == "deferred", condition),
         )
-        for ti_id, value in rows:
-            found.setdefault(ti_id, []).append(_decoded(value))
+        for trigger_id, value in rows:
+            found.setdefault(trigger_id, []).append(_decoded(value))
     return found
+
+
+def _rows(session: Session, statement: Any) -> Sequence[Any]:
+    """Return the rows of a statement; the connection returns them with less work than the session."""
+    return session.connection().execute(statement).all()
 
 
 def _watchers(session: Session) -> list[WaitRow]:
