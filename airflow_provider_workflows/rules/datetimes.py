@@ -18,6 +18,9 @@ def parse_time(text: str | None) -> pendulum.DateTime | None:
     """
     if not text or not isinstance(text, str):
         return None
+    if (known := _documented_time(text)) is not None:
+        fields = (known.year, known.month, known.day, known.hour, known.minute, known.second)
+        return pendulum.DateTime(*fields, tzinfo=pendulum.UTC)
     try:
         moment = pendulum.parse(text, tz="UTC")
         return moment.in_timezone("UTC") if isinstance(moment, pendulum.DateTime) else None
@@ -32,13 +35,19 @@ def parse_time(text: str | None) -> pendulum.DateTime | None:
 
 def unix_time(text: Any) -> float | None:
     """Return an API's time as unix time, or None for a value that is not a time."""
-    if isinstance(text, str) and len(text) == 20 and text[-1] == "Z":  # the documented format: a hundred times faster
-        try:
-            return datetime.fromisoformat(f"{text[:-1]}+00:00").timestamp()
-        except ValueError:
-            pass
-    moment = parse_time(text)
+    moment = _documented_time(text) if isinstance(text, str) else None
+    moment = moment or parse_time(text)
     return None if moment is None else moment.timestamp()
+
+
+def _documented_time(text: str) -> datetime | None:
+    """Read a time such as ``2026-01-31T08:00:00Z``, a hundred times as fast as pendulum; None for any other text."""
+    if len(text) != 20 or (text[4], text[7], text[10], text[13], text[19]) != ("-", "-", "T", ":", "Z"):
+        return None
+    try:
+        return datetime.fromisoformat(f"{text[:-1]}+00:00")
+    except ValueError:
+        return None
 
 
 def has_zone(text: str) -> bool:

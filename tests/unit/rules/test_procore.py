@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from airflow_provider_workflows.exceptions import ConfigurationError, UnexpectedResponse
 from airflow_provider_workflows.rules import procore as rules
-from airflow_provider_workflows.rules.datetimes import parse_time
 from airflow_provider_workflows.rules.parameters import (
     as_list,
     check_choice,
@@ -236,12 +235,6 @@ def test_newest_instance_of_an_item_is_active_else_the_latest():
 
     assert rules.newest_instance(ended) == "2"
     assert rules.newest_instance([*ended, {"id": 3, "started_at": "2025-01-01T00:00:00Z", "ended_at": None}]) == "3"
-
-
-def test_times_are_read_as_utc_and_nonsense_as_no_time():
-    assert parse_time("2026-01-01T02:00:00+02:00").isoformat() == "2026-01-01T00:00:00+00:00"
-    assert parse_time("2026-01-01T00:00:00").timezone_name == "UTC"
-    assert [parse_time(text) for text in (None, "", "soon", "P1D")] == [None] * 4
 
 
 def test_parameters_are_rejected_by_name():
