@@ -126,7 +126,7 @@ class CycleStopped(Exception):
         self.fault = fault
 
 
-@dataclass
+@dataclass(slots=True)
 class _Subscription:
     interval: float
     context: contextvars.Context

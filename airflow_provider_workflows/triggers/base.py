@@ -53,6 +53,26 @@ class WaitTrigger(BaseTrigger):
     :param recorded: Fingerprint of the description of the wait that a worker stored before the deferral, or None.
     """
 
+    # Python stores up to 30 attributes of an instance compactly, and Airflow and the subclasses have that many.
+    __slots__ = (
+        "_item_url",
+        "_outcome",
+        "_server_time",
+        "_xcom",
+        "deadline",
+        "is_polled",
+        "item",
+        "last_fault",
+        "last_poll",
+        "last_step",
+        "overdue_watch",
+        "pending_step",
+        "poll_interval",
+        "recorded",
+        "resume_kwargs",
+        "workflow",
+    )
+
     def __init__(
         self,
         *,
