@@ -39,6 +39,7 @@ COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("memory", lambda one: f"{one['memory']:.0f} MiB"),
     ("per wait", lambda one: f"{one['memory_per_wait_kib']:.1f} KiB"),
     ("longest stall", lambda one: f"{one['longest_stall'] * 1000:.0f} ms"),
+    ("longest full collection of garbage", lambda one: f"{one['longest_collection'] * 1000:.0f} ms"),
     ("delay p50", lambda one: f"{one['delay_p50']:.1f} s"),
     ("delay p99", lambda one: f"{one['delay_p99']:.1f} s"),
 )
@@ -144,7 +145,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 PANELS = (
     ("Requests per poll", "requests_per_poll", 1.0, ""),
     ("CPU seconds per poll", "cpu_per_poll", 1.0, " s"),
-    ("Longest stall of the event loop", "longest_stall", 1000.0, " ms"),
+    ("Longest stall, without full garbage collections", "longest_stall", 1000.0, " ms"),
     ("Memory, more than at rest", "memory", 1.0, " MiB"),
 )
 WIDTH, HEIGHT = 420, 250  # of a panel

@@ -70,6 +70,7 @@ class Measured:
     memory_per_wait_kib: float
     longest_stall: float
     longest_stall_loading: float
+    longest_collection: float  # of the garbage, while the event loop stood still, too; not part of the stalls
     changed: int
     missing: int  # of these, whose event had not come some intervals later
     delay_p50: float
@@ -190,6 +191,7 @@ def measure(plan: Plan, home: Path) -> Measured:
         memory_per_wait_kib=round(memory * 1024 / plan.waits, 1),
         longest_stall=round(reported["stall"], 4),
         longest_stall_loading=round(reported["loading_stall"], 4),
+        longest_collection=round(reported["collection"], 4),
         changed=len(delays),
         missing=len(missing),
         delay_p50=round(_quantile(delays, 0.5), 2),
