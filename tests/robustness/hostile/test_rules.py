@@ -20,6 +20,7 @@ from airflow_provider_workflows.rules import procore_legacy as v1
 from airflow_provider_workflows.rules import procore_legacy_history as v1_history
 from airflow_provider_workflows.rules import procore_operations as v2_operations
 from airflow_provider_workflows.rules import procore_presets as people
+from airflow_provider_workflows.rules import procore_responses as options
 from airflow_provider_workflows.rules import workflowsoft as ws
 from airflow_provider_workflows.rules import workflowsoft_fields as ws_fields
 from tests.robustness.hostile.answers import parsed
@@ -108,6 +109,7 @@ READINGS = [
     Reading(HISTORY, v2.find_occurrence, lambda h: v2.find_occurrence(row(h), "Director Approval", after=STEP)),
     Reading(HISTORY, v2.find_occurrence, lambda h: v2.find_occurrence(row(h), "Approved", after="2026-01-01T00:00Z")),
     Reading(HISTORY, v2.events_of, lambda h: v2.events_of(row(h))),
+    Reading(HISTORY, v2.details_of, lambda h: [v2.details_of(event) for event in v2.events_of(row(h))]),
     Reading(HISTORY, v2.timeline_of, lambda h: v2.timeline_of(row(h)).last_decision()),
     Reading(HISTORY, v2.describe_decision, lambda h: [
         v2.describe_decision(decision) for decision in decisions(row(h))]),
@@ -122,12 +124,13 @@ READINGS = [
         timeline.options_of(event.details) for event in timeline.Timeline(row(h)).events]),
     Reading(HISTORY, v2.pending_step_of, lambda h: v2.pending_step_of(row(h))),
     Reading(HISTORY, v2.step_in_history, lambda h: v2.step_in_history(row(h), STEP)),
-    Reading(HISTORY, v2.recorded_in_history, lambda h: v2.recorded_in_history(row(h), STEP, USER)),
+    Reading(HISTORY, options.recorded_in_history, lambda h: options.recorded_in_history(row(h), STEP, USER)),
     Reading(HISTORY, v2.step_in_history, lambda h: v2.step_in_history(row(h), STEP)),
-    Reading(HISTORY, v2.is_recorded_option, lambda h: v2.is_recorded_option(
-        v2.recorded_in_history(row(h), STEP, USER) or {}, {"id": "1", "name": "Approve", "type": "x", "others": []})),
-    Reading(HISTORY, v2.is_recorded_response, lambda h: v2.is_recorded_response(
-        v2.recorded_in_history(row(h), STEP, USER) or {}, option="Approve")),
+    Reading(HISTORY, options.is_recorded_option, lambda h: options.is_recorded_option(
+        options.recorded_in_history(row(h), STEP, USER) or {},
+        {"id": "1", "name": "Approve", "type": "x", "others": []})),
+    Reading(HISTORY, options.is_recorded_response, lambda h: options.is_recorded_response(
+        options.recorded_in_history(row(h), STEP, USER) or {}, option="Approve")),
     Reading(LIST, v2.matches_filters, lambda i: [
         v2.matches_filters(one, tool_type="po", tool_subtype="1", item_id="5001", active=True)
         for one in rows(i)]),
@@ -144,25 +147,25 @@ READINGS = [
     Reading(INSTANCE, v2.pending_assignees, lambda i: v2.pending_assignees(v2.current_step(row(i)) or {})),
     Reading(INSTANCE, v2.response_options, lambda i: v2.response_options(v2.current_step(row(i)) or {})),
     Reading(INSTANCE, v2.assignee_ids, lambda i: v2.assignee_ids(v2.current_step(row(i)) or {})),
-    Reading(INSTANCE, v2.recorded_response, lambda i: v2.recorded_response(row(i), STEP, USER)),
-    Reading(INSTANCE, v2.choose_option, lambda i: v2.choose_option(
+    Reading(INSTANCE, options.recorded_response, lambda i: options.recorded_response(row(i), STEP, USER)),
+    Reading(INSTANCE, options.choose_option, lambda i: options.choose_option(
         v2.response_options(v2.current_step(row(i)) or {}), option="Approve")),
-    Reading(INSTANCE, v2.matched_by, lambda i: [
-        v2.matched_by(option, option_type="approve")
+    Reading(INSTANCE, options.matched_by, lambda i: [
+        options.matched_by(option, option_type="approve")
         for option in v2.response_options(v2.current_step(row(i)) or {})]),
-    Reading(INSTANCE, v2.matching_options, lambda i: v2.matching_options(
+    Reading(INSTANCE, options.matching_options, lambda i: options.matching_options(
         v2.response_options(v2.current_step(row(i)) or {}), option="1")),
     Reading(INSTANCE, v2.matches_filters, lambda i: v2.matches_filters(
         row(i), tool_type="purchase_order_contract", tool_subtype="1", item_id="5001", active=True)),
     Reading(INSTANCE, v2.same_tool, lambda i: v2.same_tool(row(i).get("tool_type"), "purchase_order_contract")),
     Reading(INSTANCE, v2.created_by, lambda i: v2.created_by(row(i))),
     Reading(INSTANCE, v2.is_pending, lambda i: v2.is_pending(v2.current_step(row(i)) or {}, USER)),
-    Reading(HISTORY, v2.is_recorded_option, lambda h: [
-        v2.is_recorded_option(recorded, {"id": "1", "name": "Approve", "type": "approve"})
-        for recorded in [v2.recorded_in_history(row(h), STEP, USER)] if recorded]),
-    Reading(HISTORY, v2.is_recorded_response, lambda h: [
-        v2.is_recorded_response(recorded, option="Approve")
-        for recorded in [v2.recorded_in_history(row(h), STEP, USER)] if recorded]),
+    Reading(HISTORY, options.is_recorded_option, lambda h: [
+        options.is_recorded_option(recorded, {"id": "1", "name": "Approve", "type": "approve"})
+        for recorded in [options.recorded_in_history(row(h), STEP, USER)] if recorded]),
+    Reading(HISTORY, options.is_recorded_response, lambda h: [
+        options.is_recorded_response(recorded, option="Approve")
+        for recorded in [options.recorded_in_history(row(h), STEP, USER)] if recorded]),
     Reading(PEOPLE, v2.people_ids, lambda p: v2.people_ids(rows(p), ["dana@example.com", USER])),
     Reading(OPERATION, v2_operations.describe_operation, lambda o: v2_operations.describe_operation(row(o))),
     Reading(OPERATION, v2_operations.operation_items, lambda o: v2_operations.operation_items(row(o))),
@@ -338,13 +341,16 @@ READ_NO_ANSWER = {
     "procore_legacy": {"moment_of", "same_name", "time_of"},
     "procore_legacy_history": set(),
     "procore_operations": set(),
+    "procore_responses": set(),
     "procore_decisions": {"given_end", "is_given", "person", "rows_of", "seconds", "str_id"},
     "workflowsoft": {"has_id", "instance_id_of", "member", "says_already_completed"},
     "workflowsoft_fields": {"check_rendered", "raw_fields", "raw_value", "read_stored_values"},
 }
 
 
-@pytest.mark.parametrize("module", [v2, v2_operations, timeline, people, audit, item, v1, v1_history, ws, ws_fields])
+@pytest.mark.parametrize(
+    "module", [v2, options, v2_operations, timeline, people, audit, item, v1, v1_history, ws, ws_fields]
+)
 def test_every_rule_is_known_to_read_a_response_or_none(module):
     name = module.__name__.rpartition(".")[2]
     functions = {
