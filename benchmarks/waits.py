@@ -155,12 +155,12 @@ def measure(plan: Plan, home: Path) -> Measured:
             holder.hear()
             others = Others(holder.pid, emulator_pid)
             before = emulator.control("GET", "counts")["served"]
-            window = holder.answer()
+            window = holder.respond()
             served = emulator.control("GET", "counts")["served"] - before
-            holder.answer()
+            holder.respond()
             with idling() as idle:
                 changed = change(emulator, plan, changes)
-                reported = holder.answer(list(changed))
+                reported = holder.respond(list(changed))
             ended, disturbance = time.time(), others.cores()
         missing = [name for name in changed if name not in reported["events"]]
         if reported["failed"] or (missing and plan.kind not in STOCK):
@@ -229,7 +229,7 @@ def orders(plan: Plan, emulator: Emulator) -> tuple[dict[str, Any], list[str]]:
     if kind == "legacy":
         return _legacy_orders(order, plan, emulator)
     if kind == "http_sensor":
-        # It ends at any answer but a 404, so that it can wait for nothing but the beginning of an instance.
+        # It ends at any response but a 404, so that it can wait for nothing but the start of an instance.
         last = int(start(emulator, 1)["ids"][0])
         names = [str(last + 1 + number) for number in range(many)]
         order["classpath"] = "airflow.providers.http.triggers.http.HttpSensorTrigger"
@@ -433,10 +433,10 @@ class Held:
             return reported
         raise SystemExit("The process that holds the triggers has died:\n" + self._errors.read_text()[-3000:])
 
-    def answer(self, answer: Any = None) -> dict[str, Any]:
+    def respond(self, response: Any = None) -> dict[str, Any]:
         """Let it go on, and wait for what it says next."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(answer) + "\n")
+        self._process.stdin.write(json.dumps(response) + "\n")
         self._process.stdin.flush()
         return self.hear()
 

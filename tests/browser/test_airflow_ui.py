@@ -51,7 +51,7 @@ def test_a_connection_form_has_each_field_as_declared(running, page, shot, conn_
 
 
 def test_a_saved_connection_opens_again_without_its_secrets(running, page):
-    answers: list[str] = []
+    responses: list[str] = []
     dialog = add_connection(running, page, "procore")
     dialog.get_by_label("Connection ID").fill("saved_by_hand")
     dialog.get_by_label("API base URL").fill(running.emulator.url)
@@ -65,7 +65,7 @@ def test_a_saved_connection_opens_again_without_its_secrets(running, page):
     expect(dialog).to_be_hidden()
 
     # After a reload the browser knows only what the server sends.
-    page.on("response", lambda answer: "/api/v2/connections" in answer.url and answers.append(answer.text()))
+    page.on("response", lambda response: "/api/v2/connections" in response.url and responses.append(response.text()))
     page.reload()
     row(page, "saved_by_hand").get_by_role("button", name="Edit Connection").click()
     dialog = page.get_by_role("dialog")
@@ -78,8 +78,8 @@ def test_a_saved_connection_opens_again_without_its_secrets(running, page):
     expect(group(dialog, "Access token").locator("input")).to_have_value("***")
     dialog.get_by_role("button", name="Extra Fields JSON").click()
     expect(dialog).to_contain_text("access_token")
-    assert any("saved_by_hand" in answer for answer in answers)
-    assert not [text for text in (*answers, page.content()) if "hush-" in text]
+    assert any("saved_by_hand" in response for response in responses)
+    assert not [text for text in (*responses, page.content()) if "hush-" in text]
 
 
 @pytest.mark.parametrize("conn_type", FORMS)
@@ -218,10 +218,10 @@ def store_connection(running: Running, page: Page, conn_type: str, how: str, **o
     connection["host"], connection["port"] = f"{address.scheme}://{address.hostname}", address.port
     connection["extra"] = json.dumps(connection["extra"])
     page.goto(f"{running.airflow.url}/connections")
-    answer = page.request.post(
+    response = page.request.post(
         f"{running.airflow.url}/api/v2/connections", data={"connection_id": f"{how}_{conn_type}", **connection}
     )
-    assert answer.ok, answer.text()
+    assert response.ok, response.text()
     page.goto(f"{running.airflow.url}/connections?name_pattern={how}_{conn_type}")
 
 

@@ -1,4 +1,4 @@
-"""The Approvals page in a browser, in an iframe as Airflow's UI makes it, with the answers of its server made up."""
+"""The Approvals page in a browser, in an iframe as Airflow's UI makes it, with made-up responses of its server."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ def wait(item_id: str = "5001", **values: Any) -> dict[str, Any]:
 
 
 class Server:
-    """Serve the page's files, and answers that a test can change; record what the page asks for."""
+    """Serve the page's files, and responses that a test can change; record what the page requests."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
         self.rows = [wait()]
-        self.answer: dict[str, Any] = {}  # what differs from the usual answer
+        self.response: dict[str, Any] = {}  # what differs from the usual response
         self.task: dict[str, Any] = {"row": None, "message": "Nothing to show.", "reads_allowed": False}
         self.status = 200
         self.report: tuple[int, dict[str, Any]] = (200, {"read": 1, "skipped": [], "errors": []})
@@ -124,7 +124,7 @@ class Server:
             "dags": ["invoices", "orders"],
             "products": ["procore", "workflowsoft"],
             "rows": self.rows,
-            **self.answer,
+            **self.response,
         }
 
     def _airflow(self, path: str, query: str) -> str:
@@ -195,7 +195,7 @@ def test_a_watcher_and_an_unknown_wait_say_what_is_known(server):
 def test_names_become_text_and_links_lead_to_the_web_only(server):
     names = dict.fromkeys(["step", "workflow", "item_id", "subject", "last_error", "note", "label", "dag_id"], MARKUP)
     server.rows = [wait(**names, map_index=1, assignees=[MARKUP], item_url="javascript:window.hit=1")]
-    server.answer = {"dags": [MARKUP], "people": [{"name": MARKUP, "count": 1, "overdue": 0}]}
+    server.response = {"dags": [MARKUP], "people": [{"name": MARKUP, "count": 1, "overdue": 0}]}
     frame = server.open("?group=true")
     expect(frame.locator("tbody tr")).to_contain_text(MARKUP)
     expect(frame.locator("#people")).to_contain_text(MARKUP)
@@ -232,7 +232,7 @@ def test_filters_are_sent_and_survive_a_reload(server):
 
 
 def test_group_by_person_counts_and_selects(server):
-    server.answer = {"people": [{"name": "dana", "count": 7, "overdue": 2}, {"name": "", "count": 1, "overdue": 0}]}
+    server.response = {"people": [{"name": "dana", "count": 7, "overdue": 2}, {"name": "", "count": 1, "overdue": 0}]}
     frame = server.open()
     frame.get_by_label("Group by person").check()
     expect(frame.get_by_role("button", name=re.compile("dana ?7, 2 overdue"))).to_be_visible()
@@ -246,10 +246,10 @@ def test_group_by_person_counts_and_selects(server):
 
 
 def test_pages_of_many_waits_are_turned(server):
-    server.answer = {"pages": 3, "total": 117}
+    server.response = {"pages": 3, "total": 117}
     frame = server.open()
     expect(frame.locator("#page")).to_have_text("Page 1 of 3")
-    server.answer["page"] = 2
+    server.response["page"] = 2
     frame.get_by_role("button", name="Next").click()
     expect(frame.locator("#page")).to_have_text("Page 2 of 3")
     assert server.asked[-1] == ("api/waits", {"page": "2"})
@@ -286,7 +286,7 @@ def test_read_now_appears_only_where_reads_are_allowed(server):
     read = frame.get_by_role("button", name="Read now")
     expect(read).to_be_hidden()
 
-    server.answer = {"reads_allowed": True}
+    server.response = {"reads_allowed": True}
     server.report = (200, {"read": 12, "skipped": [{"conn_id": "c1", "reason": "Wait 40 s."}], "errors": []})
     server.refresh()
     read.click()
@@ -333,11 +333,11 @@ def test_the_page_refreshes_by_itself_and_less_often_when_hidden(server):
 def test_an_outage_is_shown_and_the_last_rows_stay(server):
     frame = server.open()
     expect(frame.locator("tbody tr")).to_be_visible()
-    server.status, server.answer = 503, {"detail": "The database is away."}
+    server.status, server.response = 503, {"detail": "The database is away."}
     server.refresh()
     expect(frame.get_by_role("alert")).to_have_text("The database is away.")
     expect(frame.locator("tbody tr")).to_be_visible()
-    server.status, server.answer = 200, {}
+    server.status, server.response = 200, {}
     server.refresh()
     expect(frame.locator("#problem")).to_have_text("")
 

@@ -62,7 +62,7 @@ def test_the_page_updates_itself_and_calls_no_other_server(emulator, page):
     page.goto(f"{emulator.url}/")
     expect(card(page, "700001")).to_contain_text("Budget Check")
     page.evaluate("window.since = 'the start'")
-    with page.expect_response(lambda answer: answer.status == 304):
+    with page.expect_response(lambda response: response.status == 304):
         pass  # nothing happens, so nothing is sent
 
     emulator.control("POST", "procore/instances/700001/respond", login="integration@example.com", option="Return")

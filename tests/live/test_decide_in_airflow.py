@@ -45,8 +45,8 @@ class Clicks:
 
     def click(self, task_id: str, option: str, note: str | None) -> int:
         where = f"{self._run}/taskInstances/{task_id}/-1/hitlDetails"
-        answer = {"chosen_options": [option], "params_input": {"note": note}}
-        return self._airflow._call("PATCH", where, ok=(200, 404, 409), json=answer).status_code
+        decision = {"chosen_options": [option], "params_input": {"note": note}}
+        return self._airflow._call("PATCH", where, ok=(200, 404, 409), json=decision).status_code
 
     def required(self) -> dict[str, dict[str, Any]]:
         """Return what Required Actions lists, by task."""

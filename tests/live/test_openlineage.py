@@ -40,15 +40,15 @@ ROOT = os.environ["ROOT"]
 
 @dag(schedule=None, dag_id="lineage")
 def lineage():
-    answer = ProcoreRespondOperator(
-        task_id="answer", instance_id="700001", option="Approve", comment="{COMMENT}")
+    respond = ProcoreRespondOperator(
+        task_id="respond", instance_id="700001", option="Approve", comment="{COMMENT}")
     wait = ProcoreInstanceSensor(
         task_id="wait", instance_id="700001", step_decided="Budget Check", poke_interval=1, timeout=30)
     export = ProcoreHistoryToObjectStorageOperator(
         task_id="export", tool_type="purchase_order_contract", path=ROOT + "/audit", file_format="jsonl")
     report = ProcoreCycleTimeReportOperator(
         task_id="report", history_path=ROOT + "/audit", output_path=ROOT + "/report.html")
-    answer >> wait >> export >> report
+    respond >> wait >> export >> report
 
 
 lineage()
@@ -96,7 +96,7 @@ def datasets(event: dict[str, Any], kind: str) -> set[tuple[str, str]]:
     return {(dataset["namespace"], dataset["name"].removeprefix(event["root"])) for dataset in event[kind]}
 
 
-@pytest.mark.parametrize("task_id", ["answer", "wait"])
+@pytest.mark.parametrize("task_id", ["respond", "wait"])
 def test_events_say_who_decided_what_when(events, task_id):
     found = summary(events[task_id])
 

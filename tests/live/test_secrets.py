@@ -164,8 +164,8 @@ class Story:
         started = self.emulator.control("POST", "workflowsoft/processes", diagram=diagram, fields=fields)
         return str(started["integration_instance_id"])
 
-    def answered(self) -> set[str]:
-        """Return the items that the integration has answered."""
+    def responded(self) -> set[str]:
+        """Return the items to which the integration has responded."""
         ours = [e for e in self.emulator.effects() if (e["action"], e["via"]) == ("respond", "api")]
         return {effect["target"]["item_id"] for effect in ours}
 
@@ -207,11 +207,11 @@ def play(story: Story) -> None:
     for dag_id in sorted(NAMES - LATER - ALONE):
         story.start_dag(dag_id)
     story.start_dag("failures", {"integration_instance_id": in_review})
-    story.until("two orders are answered", lambda: story.answered() >= {"5001", "5003"})
+    story.until("two orders have responses", lambda: story.responded() >= {"5001", "5003"})
     story.start("5011")
     story.start_dag("example_procore_fan_out")
     story.start_dag("planted")
-    story.until("the order is answered", lambda: "5011" in story.answered())
+    story.until("the order has a response", lambda: "5011" in story.responded())
     story.until("the event is checked", lambda: story.has_ended("example_workflowsoft_integration_step"))
     # All who wait for people have their decisions, before assignees change.
     for dag_id in sorted(NAMES - LATER - ALONE):
@@ -220,7 +220,7 @@ def play(story: Story) -> None:
     for dag_id in sorted(ALONE - {STARTS_ORDERS} | {TASKFLOW}):
         story.start_dag(dag_id)
     # This one has a price for the order, and would wait for the prices of those that another example starts.
-    story.until("a function has answered", lambda: story.has_ended(TASKFLOW))
+    story.until("a function has responded", lambda: story.has_ended(TASKFLOW))
     for dag_id in sorted({STARTS_ORDERS, *BY_EVENTS}):
         story.start_dag(dag_id)
     story.start("5012")

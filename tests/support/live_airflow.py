@@ -36,7 +36,7 @@ NAME = "LIVE_AIRFLOW_PROCESS"  # environment variable that tells a process its n
 MAX_WAIT_SECONDS = 900.0
 PAUSE = 0.5  # seconds between two polls of Airflow's API
 TAIL_LENGTH = 3000  # characters of a process's output in an error
-# On SQLite Airflow's API server answers 500 at times, or not at all, while others write.
+# On SQLite Airflow's API server responds with 500 at times, or not at all, while others write.
 RETRIES = Retry(
     total=None,
     connect=0,
@@ -204,9 +204,9 @@ class LiveAirflow:
         tokens: list[str] = []
 
         def is_unpaused() -> bool:
-            answer = self._call("PATCH", f"dags/{dag_id}", ok=(200, 404), json={"is_paused": False})
-            if answer.status_code == 200:
-                tokens.append(answer.json()["file_token"])
+            response = self._call("PATCH", f"dags/{dag_id}", ok=(200, 404), json={"is_paused": False})
+            if response.status_code == 200:
+                tokens.append(response.json()["file_token"])
             return bool(tokens)
 
         self.until(f"Airflow has parsed {dag_id}", is_unpaused)
@@ -215,8 +215,8 @@ class LiveAirflow:
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
         """Unpause a DAG as soon as Airflow has parsed it, start a run, and return the run's id."""
         self.unpause(dag_id)
-        answer = self._call("POST", f"dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": dict(conf or {})})
-        return str(answer.json()["dag_run_id"])
+        response = self._call("POST", f"dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": dict(conf or {})})
+        return str(response.json()["dag_run_id"])
 
     def wait(self, dag_id: str, run_id: str, seconds: float = MAX_WAIT_SECONDS) -> str:
         """Wait until a run has ended, and return its state."""
@@ -300,22 +300,22 @@ class LiveAirflow:
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
         """Return what a task returned."""
         where = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
-        answer = self._call("GET", where, ok=(200, 404), params={"deserialize": "true", "map_index": map_index})
-        return answer.json().get("value")
+        response = self._call("GET", where, ok=(200, 404), params={"deserialize": "true", "map_index": map_index})
+        return response.json().get("value")
 
     def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> str:
         """Return the text of a task's log; "" of a task that did not run."""
         where = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
-        answer = self._call("GET", where, ok=(200, 404), params={"full_content": "true", "map_index": map_index})
-        return "" if answer.status_code == 404 else answer.text
+        response = self._call("GET", where, ok=(200, 404), params={"full_content": "true", "map_index": map_index})
+        return "" if response.status_code == 404 else response.text
 
     def all_rows(self, path: str, rows: str, **query: str) -> list[dict[str, Any]]:
         """Return all rows of a list of Airflow's API, page by page."""
         found: list[dict[str, Any]] = []
         while True:
-            answer = self._call("GET", path, params={**query, "limit": PAGE, "offset": len(found)}).json()
-            found += answer[rows]
-            if not answer[rows] or len(found) >= answer["total_entries"]:
+            response = self._call("GET", path, params={**query, "limit": PAGE, "offset": len(found)}).json()
+            found += response[rows]
+            if not response[rows] or len(found) >= response["total_entries"]:
                 return found
 
     def _call(self, method: str, path: str, *, ok: tuple[int, ...] = (200,), **kwargs: Any) -> requests.Response:
@@ -323,13 +323,13 @@ class LiveAirflow:
             token = self._session.get(f"{self.url}/auth/token", timeout=30).json()["access_token"]
             self._session.headers["Authorization"] = f"Bearer {token}"
         try:
-            answer = self._session.request(method, f"{self.url}/api/v2/{path}", timeout=60, **kwargs)
+            response = self._session.request(method, f"{self.url}/api/v2/{path}", timeout=60, **kwargs)
         except requests.RequestException:
             self.check_processes()
             raise
-        if answer.status_code not in ok:
-            raise RuntimeError(f"{method} {path} answered {answer.status_code}: {answer.text[:500]}")
-        return answer
+        if response.status_code not in ok:
+            raise RuntimeError(f"{method} {path} returned {response.status_code}: {response.text[:500]}")
+        return response
 
     def _airflow(self, *arguments: str) -> None:
         done = subprocess.run(

@@ -17,10 +17,10 @@ PAUSE = 0.2  # seconds between two polls of the emulator
 
 class People:
     """
-    Answers what waits for a person, while the ``with`` block lasts.
+    Responds to the steps that wait for a person, while the ``with`` block lasts.
 
     :param emulator: Where the workflows are.
-    :param director: What the director answers in Procore: ``Approve``, ``Return`` or ``Reject``.
+    :param director: The response of the director in Procore: ``Approve``, ``Return`` or ``Reject``.
     :param reviewer: What the reviewer does in Procore Legacy: ``Approve`` or ``Deny``.
     :param thinking: Seconds that they take, so that the DAGs have something to wait for.
     """

@@ -19,7 +19,7 @@ KIM = {"id": "7", "name": "Kim"}
 
 
 class NoRequest(Exception):
-    """What Airflow answers for a task instance without a request."""
+    """What Airflow returns for a task instance without a request."""
 
 
 class ApprovalTask:
@@ -131,13 +131,13 @@ class ApprovalTask:
     def _upsert(self, ti_id: UUID, options: list[str], subject: str, **more: Any) -> None:
         assert ti_id == self.id
         self.created.append(self.state)
-        unanswered: dict[str, Any] = dict.fromkeys(("chosen_options", "responded_at", "responded_by_user"))
+        no_response: dict[str, Any] = dict.fromkeys(("chosen_options", "responded_at", "responded_by_user"))
         if self.request is None:
             content = {"options": options, "subject": subject, "assigned_users": [], **more}
-            self.request = {**json.loads(json.dumps(content)), **unanswered, "params_input": {}}
+            self.request = {**json.loads(json.dumps(content)), **no_response, "params_input": {}}
         elif self.request["responded_at"] is not None:
             self.wiped += 1
-            self.request |= unanswered
+            self.request |= no_response
 
     def _read(self, ti_id: UUID) -> Any:
         self.reads += 1

@@ -1,4 +1,4 @@
-"""The retry policy: no retry that cannot help, and the next one when the product will answer again."""
+"""The retry policy: no retry that cannot help, and the next one when the server will respond again."""
 
 from __future__ import annotations
 

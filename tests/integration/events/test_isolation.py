@@ -45,7 +45,7 @@ def start(emulator, project="1001", item_id=None):
     return emulator.control("POST", "procore/instances", **order)["id"]
 
 
-def answer(emulator, instance_id, option="Approve", login=US):
+def respond(emulator, instance_id, option="Approve", login=US):
     emulator.control("POST", f"procore/instances/{instance_id}/respond", login=login, option=option)
 
 
@@ -99,7 +99,7 @@ def test_forbidden_project_stops_events_of_no_other(run, emulator, caplog, fault
         close(emulator, closed, **fault)
         await triggerer.polls(4)
         triggerer.new = start(emulator, other)
-        answer(emulator, kept[closed])
+        respond(emulator, kept[closed])
         await triggerer.until(lambda: len(triggerer.events("changes")) == 1)
         await triggerer.until(lambda: len(triggerer.events("requests")) == 4)
         await triggerer.polls(8)
@@ -126,8 +126,8 @@ def test_hidden_project_stops_events_of_no_other(run, emulator, caplog, side):
         await triggerer.polls(3)
         emulator.control("PATCH", "flags", second_project=side)
         await triggerer.polls(3)
-        answer(emulator, hidden)
-        answer(emulator, SEEDED)
+        respond(emulator, hidden)
+        respond(emulator, SEEDED)
         await triggerer.until(lambda: len(triggerer.events()) >= 1)
         await triggerer.polls(4)
         triggerer.meanwhile = {row["instance_id"] for row in triggerer.events()}
@@ -299,7 +299,7 @@ def test_instance_without_an_item_has_none(run, emulator, bulk):
     async def scenario(triggerer):
         triggerer.watch(changed(project_id="1001"))
         await triggerer.polls(2)
-        answer(emulator, SEEDED)
+        respond(emulator, SEEDED)
         await triggerer.until(lambda: triggerer.events())
 
     assert [row["item_id"] for row in run(scenario).events()] == [None]
@@ -333,7 +333,7 @@ def test_broken_histories_stop_events_of_no_other_instance(run, emulator, fault,
         for instance_id in broken:
             break_it(emulator, f"/instances/{instance_id}/history$", **fault)
         await triggerer.polls(8)
-        answer(emulator, good)
+        respond(emulator, good)
         emulator.control("POST", f"procore/instances/{ending}/terminate")
         await triggerer.until(lambda: len(triggerer.events()) == 2)
 
@@ -382,7 +382,7 @@ def test_failing_bulk_history_stops_no_event(run, emulator, fault):
     async def scenario(triggerer):
         triggerer.watch(changed())
         await triggerer.polls(3)
-        answer(emulator, SEEDED)
+        respond(emulator, SEEDED)
         await triggerer.until(lambda: triggerer.events())
         triggerer.new = start(emulator)
         await triggerer.until(lambda: len(triggerer.events()) == 2)

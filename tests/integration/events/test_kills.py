@@ -91,5 +91,5 @@ def test_killed_triggerers_lose_no_event_and_no_event_id(run, emulator, stores, 
     arrived = {row["integration_instance_id"] for row in by_id.values() if "integration_instance_id" in row}
     (journal,) = [stores.value("step", key) for key in stores.keys("step") if key.endswith(".journal")]
     assert arrived <= integrations
-    # An answer that was on its way when the triggerer died is lost, and reported.
+    # A response that was on its way when the triggerer died is lost, and reported.
     assert arrived == integrations or lost or journal["possibly_lost"]

@@ -32,7 +32,7 @@ def emulator(airflow_connections):
     return airflow_connections
 
 
-def answer(emulator, login, option, instance_id=INSTANCE):
+def respond(emulator, login, option, instance_id=INSTANCE):
     emulator.control("POST", f"procore/instances/{instance_id}/respond", login=login, option=option)
 
 
@@ -151,9 +151,9 @@ def test_repeated_request_has_another_id(run, emulator, stores):
     async def scenario(triggerer):
         triggerer.watch(requested())
         await triggerer.until(lambda: len(triggerer.payloads) == 1)
-        answer(emulator, US, "Approve")
+        respond(emulator, US, "Approve")
         await triggerer.until(lambda: "{}" in stores.values.get("requests", {}).values())
-        answer(emulator, DIRECTOR, "Return")
+        respond(emulator, DIRECTOR, "Return")
         await triggerer.until(lambda: len(triggerer.payloads) == 2)
 
     first, second = run(scenario).events()
@@ -163,7 +163,7 @@ def test_repeated_request_has_another_id(run, emulator, stores):
 
 
 def test_a_user_can_be_named_by_login(run, emulator):
-    answer(emulator, US, "Approve")
+    respond(emulator, US, "Approve")
 
     async def scenario(triggerer):
         triggerer.watch(requested(user=DIRECTOR))
@@ -193,9 +193,9 @@ def test_instance_is_emitted_from_its_start_to_its_end(run, emulator):
         await triggerer.polls(2)
         triggerer.new = new = start(emulator)
         await triggerer.until(lambda: len(triggerer.payloads) == 1)
-        answer(emulator, US, "Approve", new)
+        respond(emulator, US, "Approve", new)
         await triggerer.until(lambda: len(triggerer.payloads) == 2)
-        answer(emulator, DIRECTOR, "Approve", new)
+        respond(emulator, DIRECTOR, "Approve", new)
         await triggerer.until(lambda: len(triggerer.payloads) == 3)
         await triggerer.polls(3)
 
@@ -225,9 +225,9 @@ def test_changes_are_the_same_in_either_order_of_events(run, emulator, order):
     async def scenario(triggerer):
         triggerer.watch(changed())
         await triggerer.polls(2)
-        answer(emulator, US, "Approve")
+        respond(emulator, US, "Approve")
         await triggerer.until(lambda: len(triggerer.payloads) == 1)
-        answer(emulator, DIRECTOR, "Reject")
+        respond(emulator, DIRECTOR, "Reject")
         await triggerer.until(lambda: len(triggerer.payloads) == 2)
 
     moved, ended = run(scenario).events()
@@ -242,7 +242,7 @@ def test_repeated_state_is_another_event(run, emulator):
         triggerer.watch(changed())
         await triggerer.polls(2)
         for number, (login, option) in enumerate([(US, "Approve"), (DIRECTOR, "Return")] * 2):
-            answer(emulator, login, option)
+            respond(emulator, login, option)
             await triggerer.until(lambda number=number: len(triggerer.payloads) == number + 1)
 
     triggerer = run(scenario)
@@ -262,7 +262,7 @@ def test_change_event_that_airflow_lost_is_redelivered_with_its_id(run, emulator
         await triggerer.polls(2)
 
     run(baseline)
-    answer(emulator, US, "Approve")
+    respond(emulator, US, "Approve")
     killed = run(scenario, persists=False)
     again = run(scenario)
 
@@ -283,7 +283,7 @@ def test_end_while_no_triggerer_runs_is_emitted(run, emulator):
     second = start(emulator)
     run(baseline)
     emulator.control("POST", f"procore/instances/{INSTANCE}/terminate")
-    answer(emulator, US, "Approve", second)
+    respond(emulator, US, "Approve", second)
     triggerer = run(scenario)
 
     rows = {row["instance_id"]: row for row in triggerer.events()}
@@ -304,14 +304,14 @@ def test_redelivered_start_event_has_the_same_id(run, emulator):
     async def moves_on(triggerer):
         triggerer.watch(changed())
         await triggerer.until(lambda: triggerer.payloads)
-        answer(emulator, DIRECTOR, "Return", new)
+        respond(emulator, DIRECTOR, "Return", new)
         await triggerer.until(lambda: len(triggerer.payloads) == 2)
         await triggerer.polls(3)
 
     run(baseline)
     new = start(emulator)
     (first,) = run(killed, persists=False).events()
-    answer(emulator, US, "Approve", new)
+    respond(emulator, US, "Approve", new)
     again, moved = run(moves_on).events()
 
     assert first["event_id"] == again["event_id"] == f"instance_started:{new}"
@@ -329,7 +329,7 @@ def test_change_is_emitted_when_the_previous_one_is_stored(run, emulator):
     async def killed(triggerer):
         triggerer.watch(changed())
         await triggerer.until(lambda: triggerer.payloads)
-        answer(emulator, DIRECTOR, "Return")
+        respond(emulator, DIRECTOR, "Return")
         await triggerer.polls(3)
 
     async def scenario(triggerer):
@@ -340,7 +340,7 @@ def test_change_is_emitted_when_the_previous_one_is_stored(run, emulator):
         await triggerer.until(lambda: len(triggerer.payloads) == 2)
 
     run(baseline)
-    answer(emulator, US, "Approve")
+    respond(emulator, US, "Approve")
     (first,) = run(killed, persists=False).events()
     second, ended = run(scenario, persists=False).events()
     assert (first["step"], second["step"], ended["change"]) == ("Director Approval", "Budget Check", "ended")
@@ -462,9 +462,9 @@ def test_filters_affect_emitted_events_and_not_reading(run, emulator):
         await triggerer.polls(8)
         since = len(emulator.requests())
         readings = triggerer.readings
-        answer(emulator, US, "Approve")
+        respond(emulator, US, "Approve")
         await triggerer.until(lambda: len(triggerer.events("all")) == 1)
-        answer(emulator, DIRECTOR, "Approve")
+        respond(emulator, DIRECTOR, "Approve")
         await triggerer.until(lambda: len(triggerer.events("all")) == 2)
         await triggerer.polls(8)
         triggerer.lists = len(paths(emulator, "/instances", since))
@@ -503,7 +503,7 @@ def test_each_asset_has_its_own_cursor(run, emulator, stores):
         await triggerer.polls(4)
 
     run(one)
-    answer(emulator, US, "Approve")
+    respond(emulator, US, "Approve")
     triggerer = run(both)
 
     assert [row["change"] for row in triggerer.events("early")] == ["changed"]
@@ -523,7 +523,7 @@ def test_changes_are_emitted_with_any_bulk_history(run, emulator, caplog, flag):
         await triggerer.polls(2)
         triggerer.new = start(emulator)
         await triggerer.until(lambda: len(triggerer.payloads) == 1)
-        answer(emulator, US, "Approve")
+        respond(emulator, US, "Approve")
         await triggerer.until(lambda: len(triggerer.payloads) == 2)
         emulator.control("POST", f"procore/instances/{triggerer.new}/terminate")
         await triggerer.until(lambda: len(triggerer.payloads) == 3)
@@ -573,7 +573,7 @@ def test_a_bulk_history_that_is_there_later_is_used_then(run, emulator, monkeypa
         await triggerer.until(lambda: paths(emulator, "/bulk_history", since))
         await triggerer.polls(2)
         since = len(emulator.requests())
-        answer(emulator, US, "Approve")
+        respond(emulator, US, "Approve")
         await triggerer.until(lambda: triggerer.payloads)
         assert paths(emulator, "/history", since) == []
 
@@ -588,9 +588,9 @@ def test_instance_with_a_server_error_delays_no_other(run, emulator):
         triggerer.watch(changed())
         await triggerer.polls(2)
         emulator.control("POST", "faults", path=f"/instances/{INSTANCE}/history", status=500, times=10_000)
-        answer(emulator, US, "Approve", new)
+        respond(emulator, US, "Approve", new)
         await triggerer.until(lambda: triggerer.payloads)
-        answer(emulator, US, "Approve")
+        respond(emulator, US, "Approve")
         await triggerer.polls(3)
         assert len(triggerer.payloads) == 1
         emulator.control("DELETE", "faults")
@@ -667,7 +667,7 @@ def test_instance_unread_at_the_first_start_is_not_started_later(run, emulator):
         await triggerer.polls(2)
         emulator.control("DELETE", "faults")
         await triggerer.polls(3)
-        answer(emulator, US, "Approve")
+        respond(emulator, US, "Approve")
         await triggerer.until(lambda: triggerer.payloads)
 
     assert [row[:2] for row in changes(run(scenario))] == [(INSTANCE, "changed")]

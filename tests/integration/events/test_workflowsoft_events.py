@@ -69,8 +69,8 @@ def journal(stores, asset="step"):
     return stores.value(asset, key)
 
 
-async def until_the_answer_is_on_its_way(triggerer, stores, asset="step"):
-    """The answer itself is delayed by a fault."""
+async def until_the_response_is_on_its_way(triggerer, stores, asset="step"):
+    """The response itself is delayed by a fault."""
     await triggerer.until(lambda: any(key.endswith(".journal") for key in stores.keys(asset)))
     await asyncio.sleep(0.15)
     assert journal(stores, asset)["polling_since"] is not None
@@ -349,7 +349,7 @@ def test_kill_before_the_response_arrives_is_a_possible_loss(run, emulator, conn
 
     async def killed(triggerer):
         triggerer.watch(integration())
-        await until_the_answer_is_on_its_way(triggerer, stores)
+        await until_the_response_is_on_its_way(triggerer, stores)
 
     run(killed)
     assert journal(stores)["polling_since"] is not None
@@ -370,7 +370,7 @@ def test_orderly_triggerer_stop_stores_the_response_in_flight(run, emulator, con
 
     async def stopped(triggerer):
         number = triggerer.watch(integration())
-        await until_the_answer_is_on_its_way(triggerer, stores)
+        await until_the_response_is_on_its_way(triggerer, stores)
         await triggerer.stop(number)
         await asyncio.sleep(0.8)
 
@@ -383,14 +383,14 @@ def test_orderly_triggerer_stop_stores_the_response_in_flight(run, emulator, con
 
 
 def test_watcher_replaced_during_a_response_loses_nothing(run, emulator, connect, stores, statistics):
-    """As after an edit of the DAG: the new watcher comes while the old one's poll still waits for its answer."""
+    """As after an edit of the DAG: the new watcher comes while the old one's poll still waits for its response."""
     connect(CONSUMED)
     first = start(emulator)
     emulator.control("POST", "faults", path="new-integrations", delay=0.7, after=True, times=1)
 
     async def scenario(triggerer):
         number = triggerer.watch(integration())
-        await until_the_answer_is_on_its_way(triggerer, stores)
+        await until_the_response_is_on_its_way(triggerer, stores)
         await triggerer.stop(number)
         triggerer.watch(integration(poll_interval=0.06))
         await triggerer.until(lambda: emitted(triggerer))
@@ -460,8 +460,8 @@ def test_a_rejected_poll_is_not_a_loss(run, emulator, connect, fault):
 
 def test_readable_part_of_a_malformed_response_is_emitted(run, emulator, connect):
     connect(CONSUMED)
-    answer = [{"IntegrationInstanceId": 7, "ProcessInstanceId": 8}, "malformed"]
-    emulator.control("POST", "faults", path="new-integrations", status=200, json=answer)
+    response = [{"IntegrationInstanceId": 7, "ProcessInstanceId": 8}, "malformed"]
+    emulator.control("POST", "faults", path="new-integrations", status=200, json=response)
 
     triggerer = run(one())
 
@@ -492,7 +492,7 @@ def test_watcher_that_joins_during_a_poll_gets_its_events(run, emulator, connect
 
     async def scenario(triggerer):
         triggerer.watch(integration(asset="one"))
-        await until_the_answer_is_on_its_way(triggerer, stores, "one")
+        await until_the_response_is_on_its_way(triggerer, stores, "one")
         triggerer.watch(integration(asset="two"))
         await triggerer.until(lambda: len(emitted(triggerer)) == 2)
 

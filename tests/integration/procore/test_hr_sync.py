@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("airflow_db", "airflow_connections")
 
 @contextlib.contextmanager
 def reviewer(emulator, option: str) -> Iterator[None]:
-    """Let Rita answer the review that waits for her alone."""
+    """Let Rita respond to the review that waits for her alone."""
     leave = threading.Event()
 
     def work() -> None:

@@ -34,7 +34,7 @@ def start(emulator, item_id: str, tool_type: str = TOOL) -> str:
     return emulator.control("POST", "procore/instances", tool_type=tool_type, item_id=item_id)["id"]
 
 
-def answer(emulator, instance_id: str, login: str, option: str) -> None:
+def respond(emulator, instance_id: str, login: str, option: str) -> None:
     emulator.control("POST", f"procore/instances/{instance_id}/respond", login=login, option=option)
 
 
@@ -47,7 +47,7 @@ def test_fan_out_responds_to_each_order_once(emulator, again):
     for number in range(5002, 5007):
         start(emulator, str(number))
     dana = start(emulator, "5007")
-    answer(emulator, dana, "integration@example.com", "Approve")  # by hand, so it waits for Dana now
+    respond(emulator, dana, "integration@example.com", "Approve")  # by hand, so it waits for Dana now
 
     first = run("example_procore_fan_out", over_budget=["5003"])
 
@@ -66,7 +66,7 @@ def test_fan_out_responds_to_each_order_once(emulator, again):
 
 @pytest.mark.slow
 def test_fan_out_succeeds_when_nothing_waits(emulator):
-    answer(emulator, "700001", "integration@example.com", "Approve")
+    respond(emulator, "700001", "integration@example.com", "Approve")
 
     done = run("example_procore_fan_out")
 
@@ -115,10 +115,10 @@ def test_fan_out_responds_to_the_others_when_one_fails(emulator):
 @once_and_in_full(deferrable=("True", "False"))
 def test_escalation_adds_each_deputy_once(emulator, again):
     with_dana = start(emulator, "5002")
-    answer(emulator, with_dana, "integration@example.com", "Approve")
+    respond(emulator, with_dana, "integration@example.com", "Approve")
     emulator.control("POST", "clock", advance=4 * DAY)
     fresh = start(emulator, "5003")
-    answer(emulator, fresh, "integration@example.com", "Approve")
+    respond(emulator, fresh, "integration@example.com", "Approve")
 
     first = run("example_procore_overdue_deputies")
 
@@ -138,11 +138,11 @@ def test_escalation_adds_each_deputy_once(emulator, again):
 @pytest.mark.slow
 def test_escalation_adds_no_one_after_a_deputy_responded(emulator):
     with_dana = start(emulator, "5002")
-    answer(emulator, with_dana, "integration@example.com", "Approve")
+    respond(emulator, with_dana, "integration@example.com", "Approve")
     emulator.control("POST", "clock", advance=4 * DAY)
     run("example_procore_overdue_deputies")
 
-    answer(emulator, with_dana, "pat@example.com", "Approve")
+    respond(emulator, with_dana, "pat@example.com", "Approve")
     again = run("example_procore_overdue_deputies")
 
     (ended,) = [one for one in emulator.control("GET", "state")["procore"] if one["item_id"] == "5002"]
@@ -167,7 +167,7 @@ def test_escalation_succeeds_when_nothing_is_overdue(emulator):
 @EITHER_MODE
 def test_ladder_adds_a_deputy_who_decides(emulator, capfd):
     instance_id = start(emulator, "5002")
-    answer(emulator, instance_id, "integration@example.com", "Approve")
+    respond(emulator, instance_id, "integration@example.com", "Approve")
     emulator.control("POST", "clock", advance=3.5 * DAY)
 
     with deputy_of_dana(emulator, instance_id):
@@ -184,7 +184,7 @@ def test_ladder_adds_a_deputy_who_decides(emulator, capfd):
 @pytest.mark.slow
 def test_ladder_fails_the_wait_at_its_last_level(emulator):
     instance_id = start(emulator, "5002")
-    answer(emulator, instance_id, "integration@example.com", "Approve")
+    respond(emulator, instance_id, "integration@example.com", "Approve")
     emulator.control("POST", "clock", advance=11 * DAY)
 
     done = run("example_procore_overdue_escalation", item_id="5002")
@@ -202,7 +202,7 @@ def deputy_of_dana(emulator, instance_id: str) -> Iterator[None]:
         while not leave.wait(0.2):
             (row,) = [row for row in emulator.control("GET", "state")["procore"] if row["id"] == instance_id]
             if "pat@example.com" in row["waits_for"]:
-                answer(emulator, instance_id, "pat@example.com", "Approve")
+                respond(emulator, instance_id, "pat@example.com", "Approve")
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()

@@ -20,17 +20,17 @@ pytestmark = [
 class Director(People):
     """Returns the order once, and approves it then."""
 
-    answers = ("Return", "Approve")
+    responses = ("Return", "Approve")
 
     @property
     def director(self) -> str:
-        first, *rest = self.answers
-        self.answers = tuple(rest) or (first,)
+        first, *rest = self.responses
+        self.responses = tuple(rest) or (first,)
         return first
 
     @director.setter
-    def director(self, given: str) -> None:
-        """Keep the answers."""
+    def director(self, response: str) -> None:
+        """Ignore it: the responses are fixed."""
 
 
 def responses(emulator) -> list[str]:
@@ -64,11 +64,11 @@ from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
 def pins():
     @task_group
     def submit():
-        answer = ProcoreRespondOperator(task_id="answer", instance_id="700001", option="Approve", confirm_timeout=5)
+        respond = ProcoreRespondOperator(task_id="respond", instance_id="700001", option="Approve", confirm_timeout=5)
         decided = ProcoreInstanceSensor(
             task_id="decided", instance_id="700001", step_decided="Director Approval",
-            after=answer.output["step_occurrence_id"], poke_interval=1, timeout=60)
-        answer >> decided
+            after=respond.output["step_occurrence_id"], poke_interval=1, timeout=60)
+        respond >> decided
 
     def is_decided(*, loop):
         return loop.result["decision"]["option"] != "Return"

@@ -203,7 +203,7 @@ def test_good_rows_open_nothing(emulator):
 
 @contextlib.contextmanager
 def director(emulator, option: str) -> Iterator[None]:
-    """Let Dana answer the purchase orders that wait for her alone, with a remark."""
+    """Let Dana respond to the purchase orders that wait for her alone, with a remark."""
     leave = threading.Event()
 
     def work() -> None:
@@ -250,8 +250,8 @@ def test_decision_in_procore_is_written_back_once(emulator, connect, mode, outco
     assert done(emulator, "complete") == done(emulator, "write_fields") == requests
     started = [e["target"]["item_id"] for e in emulator.effects() if e["action"] == "start"]
     assert started == items
-    answers = [(e["target"]["item_id"], e["by"]) for e in emulator.effects() if e["action"] == "respond"]
-    assert answers == [(item, by) for item in items for by in ("90001", "90004")]
+    responses = [(e["target"]["item_id"], e["by"]) for e in emulator.effects() if e["action"] == "respond"]
+    assert responses == [(item, by) for item in items for by in ("90001", "90004")]
 
 
 @pytest.mark.slow

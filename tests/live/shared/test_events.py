@@ -65,7 +65,7 @@ def result(shared):
     for dag in DAGS:
         airflow.unpause(dag)
     integrations = [story.start_event()]
-    airflow.until("the first order is answered", lambda: story.effects("respond"))
+    airflow.until("the first order has a response", lambda: story.effects("respond"))
     airflow.until("the first event is planned", lambda: story.effects("complete"))
     orders = [story.start_order(str(990001 + number)) for number in range(3)]
     airflow.until("an order is in an event", lambda: len(story.events("response_requested")) >= 2)
@@ -75,7 +75,7 @@ def result(shared):
     integrations.append(story.start_event())
     emulator.control("POST", "procore/instances/700001/respond", login="dana@example.com", option="Approve")
     airflow.start("triggerer")
-    airflow.until("every order is answered", lambda: len(story.effects("respond")) == 6)
+    airflow.until("every order has a response", lambda: len(story.effects("respond")) == 6)
     airflow.until("every event is planned, or reported", lambda: story.is_resolved(integrations))
     airflow.until("the outcome is an event", lambda: story.events("instance_changed"))
     airflow.until_scheduled()
@@ -87,7 +87,7 @@ def result(shared):
         "arrived": story.events("integration"),
         "changes": story.events("instance_changed"),
         "lost": story.lost(),
-        "answered": story.effects("respond"),
+        "responses": story.effects("respond"),
         "completed": story.effects("complete"),
         "runs": {dag: set(airflow.runs(dag).values()) for dag in DAGS},
     }
@@ -101,7 +101,7 @@ def test_no_request_is_lost_and_none_gets_two_responses(result):
     asked = {"700001", *result["orders"]}
 
     assert {row["instance_id"] for row in result["requests"]} == asked
-    assert result["answered"] == dict.fromkeys(asked, 1)
+    assert result["responses"] == dict.fromkeys(asked, 1)
 
 
 def test_a_redelivered_event_has_the_same_id(result):

@@ -58,7 +58,7 @@ def run(line: Connection, order: Order) -> None:
     """
     Run one try; what it does to the store and returns goes over the line.
 
-    Sent are ``("get", key)``, ``("set", key, json)`` and ``("end", how, what)``; each is answered.
+    Sent are ``("get", key)``, ``("set", key, json)`` and ``("end", how, what)``; each gets a response.
     """
     line.recv()  # whoever counts what we do is ready now
     os.dup2(os.open(order.log, os.O_WRONLY | os.O_APPEND), 1)

@@ -34,11 +34,11 @@ from .flows import Flow, Task
 from .reports import DONE, FAILED, REPORTED, Outcome, Row
 from .strikes import (
     AFTER,
-    ANSWER_LOST,
     BEFORE,
     DELAYED,
     LATE,
     NEXT_ACT,
+    RESPONSE_LOST,
     RESUME,
     SURVIVED,
     SUSPENDED,
@@ -81,22 +81,22 @@ class Gate(emulator_app.EmulatorApp):
         run, label = self.run, f"{scope['method']} {scope['path']}"
         strike = run.passes(label)
         if strike is None or strike.how == RESUME or strike.how in SUSPENDED:
-            answer = emulator_app._BufferedResponse()
+            response = emulator_app._BufferedResponse()
             if strike is not None and strike.how != SUSPENDED_AFTER:
                 await asyncio.to_thread(run.suspend, strike)
             if (status := run.refuses(label)) is None:
-                await arrives(answer.receive)
+                await arrives(response.receive)
             else:
-                answer.status = status
+                response.status = status
                 error = {"code": "rejected", "message": "Refused.", "details": []}
-                answer.set_body({"error": error, "message": "Refused."})
+                response.set_body({"error": error, "message": "Refused."})
             if strike is not None and strike.how == SUSPENDED_AFTER:
                 await asyncio.to_thread(run.suspend, strike)
-            await answer.send_to(send, None)
+            await response.send_to(send, None)
             return
         if strike.how in (BEFORE, LATE, DELAYED):
             run.kill()
-        if strike.how in (LATE, AFTER, ANSWER_LOST):
+        if strike.how in (LATE, AFTER, RESPONSE_LOST):
             await arrives()
         if strike.how == AFTER:
             run.kill()
@@ -114,7 +114,7 @@ class LateRequest:
 
 
 async def _nobody(message: Any) -> None:
-    """Take an answer that nobody waits for."""
+    """Take a response that nothing waits for."""
 
 
 class Harness:
@@ -268,7 +268,7 @@ class Run:
         return strike
 
     def refuses(self, label: str) -> int | None:
-        """Return the status that a request is answered with instead of being heeded, or None."""
+        """Return the status with which a request is rejected, or None."""
         is_rejected = self._active.refused and label.startswith("GET") and self.flow.reads(label)
         return self._rejected[0] if is_rejected else None
 
@@ -406,7 +406,7 @@ class Run:
         return one
 
     def _serve(self, one: Try) -> None:
-        """Answer a try until it ends."""
+        """Respond to a try until it ends."""
         one.server = threading.current_thread()
         with one.line, contextlib.suppress(EOFError, ConnectionError):
             one.line.send("begin")
@@ -414,7 +414,7 @@ class Run:
                 if message[0] == "end":
                     self._note_end(one, message[1:])
                 else:
-                    self._answer(one.line, message)
+                    self._respond(one.line, message)
         one.process.join()
         one.over.set()
         if one.ended[0] == "died" and not one.killed:
@@ -441,7 +441,7 @@ class Run:
                     self.kill()
             yield one.line.recv()
 
-    def _answer(self, line: Any, message: tuple[Any, ...]) -> None:
+    def _respond(self, line: Any, message: tuple[Any, ...]) -> None:
         if message[0] == "get":
             line.send(self._store.get(message[1]))
             return
@@ -519,7 +519,7 @@ class Run:
 
     def _check_failure(self, task: Task, what: str, one: Try) -> None:
         self.outcome.ended = FAILED
-        shows = task.is_readable and (one.was_done or one.lost == ANSWER_LOST)
+        shows = task.is_readable and (one.was_done or one.lost == RESPONSE_LOST)
         if not one.is_uncertain or ((task.settles or shows) and not one.refused):
             self.outcome.wrong.append(f"{task.name} failed, but it could have known: {what}")
         if not what.startswith("OutcomeUnknown: ") or not re.search(task.look_for, what):

@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from .flows import Flow
 
 # What becomes of a request: the worker dies, and it never arrives; arrives after that; arrives before that; arrives
-# while the next try is at work. Or the worker lives: the answer is lost; the request is.
-BEFORE, LATE, AFTER, DELAYED, ANSWER_LOST, REQUEST_LOST = (
+# while the next try is at work. Or the worker lives: the response is lost; the request is.
+BEFORE, LATE, AFTER, DELAYED, RESPONSE_LOST, REQUEST_LOST = (
     "killed before",
     "killed, then it arrives",
     "killed after",
     "killed, it arrives in the next try",
-    "answer lost",
+    "response lost",
     "request lost",
 )
-SURVIVED = (ANSWER_LOST, REQUEST_LOST)
+SURVIVED = (RESPONSE_LOST, REQUEST_LOST)
 # The worker is suspended there, and goes on after another one has begun the same task.
 SUSPENDED_BEFORE, SUSPENDED_AFTER = "suspended before", "suspended after"
 SUSPENDED = (SUSPENDED_BEFORE, SUSPENDED_AFTER)
@@ -42,7 +42,7 @@ class Strike:
     :param at: So many boundaries pass before, from the beginning or since the last strike; or ``NEXT_ACT``.
     :param release: Of a delayed request: so many requests of the next tries pass before it arrives. Of a suspended
         try: so many boundaries of the other one pass before it goes on, to its end, and the other one after it.
-    :param read_status: Status that reading is answered with from then on, until the end of the try; after a kill of the
+    :param read_status: Status of the responses to reads from then on, until the end of the try; after a kill of the
         next one.
     """
 
@@ -56,7 +56,7 @@ def points(flow: Flow, boundaries: Sequence[str], seed: int, *, quick: bool) -> 
     """
     Return every boundary with every strike that it can bear, and doubles of them.
 
-    Each answer and each request that was lost is followed by a kill, too; other doubles are seeded.
+    Each response and each request that was lost is followed by a kill, too; other doubles are seeded.
 
     :param boundaries: Those of the flow where nothing disturbs it.
     :param quick: Strike once where nothing changes, before or after; and fewer doubles.

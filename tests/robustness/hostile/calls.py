@@ -1,4 +1,4 @@
-"""Every public member of the hooks that asks a server, with arguments that the emulator answers well."""
+"""Every public member of the hooks that calls a server, with arguments that the emulator accepts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Call:
     """
     One use of a member of a hook.
 
-    :param acts: Nobody knows whether it has acted when its answer is lost, so the client does not repeat it.
+    :param acts: It is unknown whether it has acted when its response is lost, so the client does not repeat it.
     """
 
     hook: type
@@ -46,8 +46,8 @@ class Call:
 
     def made(self, hook: Any) -> Any:
         """Use it; a list is read to its end."""
-        answer = self.use(hook)
-        return list(answer) if isinstance(answer, Iterator) else answer
+        result = self.use(hook)
+        return list(result) if isinstance(result, Iterator) else result
 
 
 def of(hook: type, *, acts: set[str], **uses: Callable[[Any], Any]) -> list[Call]:

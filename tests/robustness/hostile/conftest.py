@@ -1,4 +1,4 @@
-"""Connections to a server that answers badly, and the good answers that the bad ones are made of."""
+"""Connections to a server with bad responses, and the good responses that the bad ones are made of."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def good(running_emulator: Emulator) -> dict[str, list[Exchange]]:
-    """What the emulator answers to each call, the sign-in first."""
+    """The emulator's responses to each call, the sign-in first."""
     running_emulator.control("POST", "reset", seed="default")
     blocked = running_emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="5009")
     running_emulator.control("POST", f"procore/instances/{blocked['id']}/block", reason="x")
@@ -84,9 +84,9 @@ def good(running_emulator: Emulator) -> dict[str, list[Exchange]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BaseHook, "get_connection", lambda self, conn_id: connections[conn_id])
         for call in CALLS:
-            answers = found.setdefault(str(call), [])
+            responses = found.setdefault(str(call), [])
             hook = call.hook()
-            with recorded(answers):
+            with recorded(responses):
                 call.made(hook)
             hook.close()
     return found

@@ -1,4 +1,4 @@
-"""Good answers with something wrong in a place that chance chooses."""
+"""Good responses with something wrong in a place that chance chooses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 
 @st.composite
 def mutated(draw: st.DrawFn, good: Any) -> Any:
-    """Draw a good answer with one to three things replaced, left out, put in or repeated."""
+    """Draw a good response with one to three things replaced, left out, put in or repeated."""
     bad = copy.deepcopy(good)
     for _ in range(draw(st.integers(1, 3))):
         place = draw(st.sampled_from(list(places(bad))))

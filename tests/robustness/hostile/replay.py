@@ -1,4 +1,4 @@
-"""Good answers, recorded from the emulator once, and a server that plays them back with one of them spoiled."""
+"""Good responses, recorded from the emulator once, and a server that plays them back with one of them spoiled."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Route = tuple[str, str]
 
 @dataclass(frozen=True)
 class Exchange:
-    """One answer of a server, and the route that was asked."""
+    """One response of a server, and the route of the request."""
 
     route: Route
     status: int
@@ -33,21 +33,21 @@ class Exchange:
 @dataclass
 class Server:
     """
-    Answers every request as recorded, except those of one route, and notes what it is asked.
+    Responds to every request as recorded, except those of one route, and records the routes that were requested.
 
-    :param good: The recorded answers.
-    :param spoiled: The route that is answered otherwise.
-    :param answers: What it answers there, one after the other; the last one again and again.
+    :param good: The recorded responses.
+    :param spoiled: The route with other responses.
+    :param responses: Its responses there, in order; the last one is repeated.
     """
 
     good: list[Exchange]
     spoiled: Route
-    answers: list[Exchange]
+    responses: list[Exchange]
     hosts: set[str] = field(default_factory=set)
     trusted: set[str] = field(default_factory=set)  # hosts that were shown the token
     asked: list[Route] = field(default_factory=list)
 
-    def answer(self, request: requests.PreparedRequest) -> Exchange:
+    def respond(self, request: requests.PreparedRequest) -> Exchange:
         parts = urlsplit(str(request.url))
         route = (str(request.method), parts.path)
         self.hosts.add(parts.netloc)
@@ -55,7 +55,7 @@ class Server:
             self.trusted.add(parts.netloc)
         self.asked.append(route)
         if route == self.spoiled:
-            return self.answers[min(self.asked.count(route), len(self.answers)) - 1]
+            return self.responses[min(self.asked.count(route), len(self.responses)) - 1]
         known = [exchange for exchange in self.good if exchange.route == route]
         nothing = Exchange(route, 404, {}, b'{"error": "not here"}')
         return known[min(self.asked.count(route), len(known)) - 1] if known else nothing
@@ -63,10 +63,10 @@ class Server:
 
 @contextmanager
 def served_by(server: Server) -> Iterator[Server]:
-    """Let every request be answered by this server."""
+    """Let this server respond to every request."""
 
     def send(adapter: HTTPAdapter, request: requests.PreparedRequest, **_: Any) -> requests.Response:
-        exchange = server.answer(request)
+        exchange = server.respond(request)
         raw = HTTPResponse(
             body=io.BytesIO(exchange.body),
             headers=HTTPHeaderDict(exchange.headers),
@@ -82,7 +82,7 @@ def served_by(server: Server) -> Iterator[Server]:
 
 @contextmanager
 def recorded(into: list[Exchange]) -> Iterator[None]:
-    """Note the answers to all requests."""
+    """Record the responses to all requests."""
     send: Callable[..., requests.Response] = HTTPAdapter.send
 
     def noting(adapter: HTTPAdapter, request: requests.PreparedRequest, **settings: Any) -> requests.Response:

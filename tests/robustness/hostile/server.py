@@ -14,7 +14,7 @@ Send = Callable[[socket.socket], None]
 
 class HostileServer:
     """
-    Signs everybody in, and answers the other requests one after the other as its script says.
+    Accepts every sign-in, and responds to the other requests in order as its script says.
 
     :param script: What is sent to each request; the last one again and again.
     """

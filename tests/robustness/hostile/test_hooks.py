@@ -1,4 +1,4 @@
-"""Whatever a server answers: a typed error or a result, soon, nothing to anybody else, and nothing twice."""
+"""Any response of a server leads to a typed error or a result, soon; nothing goes to other hosts or is sent twice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from airflow_provider_workflows.exceptions import (
     WorkflowsError,
 )
 from airflow_provider_workflows.hooks.procore import ProcoreHook
-from tests.robustness.hostile import answers
+from tests.robustness.hostile import responses
 from tests.robustness.hostile.calls import ASKS_NOBODY, CALLS, FOLLOWS, Call, public_members
 from tests.robustness.hostile.conftest import READY
 from tests.robustness.hostile.replay import Exchange, Server, served_by
@@ -91,12 +91,12 @@ def good_result(call: Call, good: Good) -> Any:
     return result
 
 
-def problem_with(call: Call, server: Server, like: Any, *, is_no_answer: bool = False) -> str | None:
+def problem_with(call: Call, server: Server, like: Any, *, is_unreadable: bool = False) -> str | None:
     """
-    Say in words what is wrong with how a call takes what a server answers, or None.
+    Say in words what is wrong with how a call takes the response of a server, or None.
 
     :param like: What it returns when all is well.
-    :param is_no_answer: No result can be made of what the server answers.
+    :param is_unreadable: No result can be made of what the server sends.
     """
     began = time.thread_time()
     try:
@@ -110,7 +110,7 @@ def problem_with(call: Call, server: Server, like: Any, *, is_no_answer: bool = 
         return f"asked {hosts}"
     if error is not None:
         return problem_with_error(call, server, error)
-    if is_no_answer and not (call.name == "test_connection" and result[0] is False):
+    if is_unreadable and not (call.name == "test_connection" and result[0] is False):
         return f"returned {result!r:.100}"
     if type(result) is type(like) or (result is None and call.name in MAY_BE_NONE):
         return None
@@ -122,7 +122,7 @@ def problem_with_error(call: Call, server: Server, error: WorkflowsError) -> str
         return f"{type(error).__name__} of {len(str(error))} characters: {error!s:.100}"
     if not call.acts or server.spoiled in SIGN_IN:
         return None
-    status = server.answers[0].status
+    status = server.responses[0].status
     if status not in (401, 429) and server.asked.count(server.spoiled) > 1:
         return f"was sent {server.asked.count(server.spoiled)} times"
     if status < 300 and isinstance(error, NOTHING_DONE):
@@ -131,20 +131,20 @@ def problem_with_error(call: Call, server: Server, error: WorkflowsError) -> str
 
 
 def spoilt(call: Call, good: Good) -> list[Exchange]:
-    """Return the good answers of a call that are to be spoiled, one of each route."""
+    """Return the good responses of a call that are to be spoiled, one of each route."""
     routes = {exchange.route: exchange for exchange in good[str(call)] if exchange.route not in SIGN_IN}
     return list(routes.values())
 
 
 def problems_of(call: Call, good: Good, kinds: Any) -> dict[str, str]:
-    """Spoil each answer of a call in each way; return the problems by what was spoiled and how."""
+    """Spoil each response of a call in each way; return the problems by what was spoiled and how."""
     like = good_result(call, good)
     found = {}
     for exchange, (name, kind) in itertools.product(spoilt(call, good), list(kinds)):
         server = Server(good[str(call)], exchange.route, kind(exchange))
-        # A storage may answer with what it likes: its word is the status.
+        # A storage may send any body: what counts is the status.
         is_page = "an HTML page" in name and "_storage" not in exchange.route[1]
-        problem = problem_with(call, server, like, is_no_answer=is_page)
+        problem = problem_with(call, server, like, is_unreadable=is_page)
         if problem is not None:
             found[f"{exchange.route}: {name}"] = problem
     return found
@@ -159,17 +159,17 @@ def test_every_public_hook_member_is_tried_or_sends_nothing():
 
 @EACH
 def test_bad_response_is_a_typed_error_or_result(call, good):
-    assert problems_of(call, good, answers.kinds()) == {}
+    assert problems_of(call, good, responses.kinds()) == {}
 
 
 @each_of(call for call in ASKING if str(call) in {*REPRESENTATIVE, *OTHER_WAYS, *PAGED})
 def test_bad_http_is_a_typed_error_or_result(call, good):
-    assert problems_of(call, good, answers.kinds_of_http()) == {}
+    assert problems_of(call, good, responses.kinds_of_http()) == {}
 
 
 @each_of([call for call in ASKING if str(call) in {*REPRESENTATIVE, *OTHER_WAYS}], quick=LARGE)
 def test_large_response_makes_no_large_error(call, good):
-    assert problems_of(call, good, answers.large_kinds()) == {}
+    assert problems_of(call, good, responses.large_kinds()) == {}
 
 
 def without_news(value: Any) -> Any:
@@ -192,7 +192,7 @@ def test_unknown_fields_change_no_result(call, good):
 
 
 def with_more_fields(exchange: Exchange) -> list[Exchange]:
-    return answers.changed(answers.more_of)(exchange) if exchange.body.strip()[:1] in (b"{", b"[") else [exchange]
+    return responses.changed(responses.more_of)(exchange) if exchange.body.strip()[:1] in (b"{", b"[") else [exchange]
 
 
 def words_of(error: WorkflowsError) -> str:
@@ -203,7 +203,7 @@ def words_of(error: WorkflowsError) -> str:
 @pytest.mark.sample(8)
 @pytest.mark.parametrize("call", ASKING, ids=str)
 def test_secret_that_the_server_repeats_is_in_no_error(call, good):
-    for exchange, (name, kind) in itertools.product(spoilt(call, good), list(answers.echoes(READY))):
+    for exchange, (name, kind) in itertools.product(spoilt(call, good), list(responses.echoes(READY))):
         if "_storage" in exchange.route[1]:
             continue  # which has never seen the token
         result, error = outcome_of(call, Server(good[str(call)], exchange.route, kind(exchange)))
@@ -223,7 +223,7 @@ def test_secret_that_the_server_repeats_is_in_no_error(call, good):
 
 
 def pages_of(call: Call) -> list[Any]:
-    """Return the ways in which a list of this API never ends: each makes the answer to the n-th request."""
+    """Return the ways in which a list of this API never ends: each makes the response to the n-th request."""
     row = {"id": 1, "login": "x", "instance": {}}
 
     def body(rows: list[Any], **more: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""What the rules read from an answer: whatever is wrong in it, a typed error or a result."""
+"""What the rules read from a response: whatever is wrong in it, a typed error or a result."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from airflow_provider_workflows.rules import procore_presets as people
 from airflow_provider_workflows.rules import procore_responses as options
 from airflow_provider_workflows.rules import workflowsoft as ws
 from airflow_provider_workflows.rules import workflowsoft_fields as ws_fields
-from tests.robustness.hostile.answers import parsed
 from tests.robustness.hostile.mutations import mutated
+from tests.robustness.hostile.responses import parsed
 
 STEP = "70000101"
 USER = "90001"
@@ -37,9 +37,9 @@ GROUPS = [{"uuid": "g", "name": "Directors", "type": "role"}]
 @dataclass(frozen=True)
 class Reading:
     """
-    A function that reads an answer.
+    A function that reads a response.
 
-    :param of: The call whose good answer it reads; a key under which the answer lies may follow after a slash.
+    :param of: The call whose good response it reads; a key under which the response lies may follow after a slash.
     """
 
     of: str
@@ -64,7 +64,7 @@ def rows(shown: Any) -> Any:
 
 
 def row(shown: Any) -> Any:
-    """Return an answer as a hook hands it on: an object."""
+    """Return a response as a hook hands it on: an object."""
     return v1.str_ids(shown) if isinstance(shown, dict) else {}
 
 
@@ -317,8 +317,8 @@ SHOWN = legacy({"id": 1, "current_workflow_state": {"id": 2, "name": "Start"}, "
 ACTION = {"at": "2026-01-01T00:00:00Z", "state_id": "18706", "state_set_at": "2026-01-01T00:00:00Z"}
 SENT = {"state": v1.occurrence_of(SHOWN), "activity": {"id": "29945", "role_id": "1"}, "user_id": USER, "before": []}
 
-# They take parameters of a DAG author, or what other rules have made, and no answer.
-READ_NO_ANSWER = {
+# They take parameters of a DAG author, or what other rules have made, and no response.
+READ_NO_RESPONSE = {
     "procore": {"idempotency_token"},
     "procore_presets": {"is_rejected", "table_of", "checked_assignment"},
     "procore_history": {
@@ -363,7 +363,7 @@ def test_every_rule_is_known_to_read_a_response_or_none(module):
 
     assert (
         functions
-        == {r.function.__name__ for r in READINGS if r.function.__module__ == module.__name__} | (READ_NO_ANSWER[name])
+        == {r.function.__name__ for r in READINGS if r.function.__module__ == module.__name__} | READ_NO_RESPONSE[name]
     )
 
 
@@ -371,12 +371,12 @@ def test_every_rule_is_known_to_read_a_response_or_none(module):
 @pytest.mark.parametrize("reading", READINGS, ids=str)
 def test_response_wrong_anywhere_is_a_typed_error_or_result(reading, good):
     call, *keys = reading.of.split("/")
-    answer = parsed([exchange for exchange in good[call] if exchange.body][-1])
+    response = parsed([exchange for exchange in good[call] if exchange.body][-1])
     for key in keys:
-        answer = answer[key]
-    reading.read(answer)
+        response = response[key]
+    reading.read(response)
 
-    @given(mutated(answer))
+    @given(mutated(response))
     def check(bad: Any) -> None:
         with contextlib.suppress(WorkflowsError):
             reading.read(bad)

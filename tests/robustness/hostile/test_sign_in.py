@@ -1,4 +1,4 @@
-"""Bad answers to signing in: a typed error, nothing done, and no secret shown."""
+"""Bad responses to signing in: a typed error, nothing done, and no secret shown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from airflow_provider_workflows.exceptions import NOTHING_DONE
-from tests.robustness.hostile import answers
+from tests.robustness.hostile import responses
 from tests.robustness.hostile.calls import CALLS, Call
 from tests.robustness.hostile.conftest import connections_to
 from tests.robustness.hostile.mutations import as_body, mutated
@@ -38,7 +38,7 @@ def with_logins(running_emulator, connect, connected):
 
 
 def granted(call: Call, good: Good) -> Exchange:
-    """Return the good answer to signing in."""
+    """Return the good response to signing in."""
     return next(exchange for exchange in good[str(call)] if exchange.route in SIGN_IN)
 
 
@@ -47,9 +47,9 @@ def granted(call: Call, good: Good) -> Exchange:
 def test_bad_sign_in_response_is_a_typed_error_or_token(call, good):
     like, exchange = good_result(call, good), granted(call, good)
     problems = {}
-    for name, kind in (*answers.kinds(), *answers.kinds_of_http()):
+    for name, kind in (*responses.kinds(), *responses.kinds_of_http()):
         server = Server(good[str(call)], exchange.route, kind(exchange))
-        problem = problem_with(call, server, like, is_no_answer="an HTML page" in name)
+        problem = problem_with(call, server, like, is_unreadable="an HTML page" in name)
         if problem is not None:
             problems[name] = problem
     assert problems == {}
@@ -60,7 +60,7 @@ def test_bad_sign_in_response_is_a_typed_error_or_token(call, good):
 def test_sign_in_wrong_anywhere_is_a_typed_error_or_token(call, good):
     like, exchange = good_result(call, good), granted(call, good)
 
-    @given(mutated(answers.parsed(exchange)))
+    @given(mutated(responses.parsed(exchange)))
     def check(bad: Any) -> None:
         server = Server(good[str(call)], exchange.route, [exchange.but(body=as_body(bad))])
         assert problem_with(call, server, like) is None
@@ -94,7 +94,7 @@ def test_token_of_any_format_breaks_nothing(call, good):
 @EACH
 def test_secret_repeated_at_sign_in_or_later_is_in_no_error(call, good):
     secret = SECRETS[call.hook.__name__]
-    for exchange, (name, kind) in itertools.product(good[str(call)], list(answers.echoes(secret))):
+    for exchange, (name, kind) in itertools.product(good[str(call)], list(responses.echoes(secret))):
         _, error = outcome_of(call, Server(good[str(call)], exchange.route, kind(exchange)))
 
         assert error is None or secret not in words_of(error), f"{exchange.route}: {name}"

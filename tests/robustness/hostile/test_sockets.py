@@ -1,4 +1,4 @@
-"""What only a real socket can do to a call: cut off, hang up, say too much, and answer before or after its turn."""
+"""What only a real socket can do to a call: cut off, hang up, say too much, and respond before or after its turn."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from airflow_provider_workflows.client.auth import TokenAuth
 from airflow_provider_workflows.client.http import MAX_RESPONSE_BYTES
 from airflow_provider_workflows.exceptions import NOTHING_DONE, UnexpectedResponse, WorkflowsError
 from airflow_provider_workflows.hooks.procore import ProcoreHook
-from tests.robustness.hostile.answers import PAGE, UNPACKS_BY_THE_PIECE
 from tests.robustness.hostile.calls import FOLLOWS
 from tests.robustness.hostile.conftest import connections_to
+from tests.robustness.hostile.responses import PAGE, UNPACKS_BY_THE_PIECE
 from tests.robustness.hostile.server import HostileServer, Send, closing, endless, head, raw, whole
 from tests.robustness.hostile.test_hooks import EACH
 
@@ -46,7 +46,7 @@ def kinds(elsewhere: str) -> dict[str, Send]:
         "an encoding of many": raw(whole(JSON, Content_Encoding=", ".join(["gzip"] * 50))),
         "100 and a page": raw(head("100 Continue") * 3, whole(PAGE, Content_Type="text/html")),
         "101": raw(head("101 Switching Protocols", Upgrade="websocket")),
-        "103 and an answer": raw(head("103 Early Hints"), whole(JSON)),
+        "103 and a response": raw(head("103 Early Hints"), whole(JSON)),
         "a redirect to itself": raw(whole(b"", "302 Found", Location="")),
         "a redirect to another host": raw(whole(PAGE, "307 Temporary Redirect", Location=elsewhere)),
         "a redirect without a place": raw(whole(b"", "301 Moved Permanently")),
@@ -82,7 +82,7 @@ def test_broken_socket_is_a_typed_error_and_sends_once(call, connect):
 
 
 def test_late_response_is_not_read_as_the_next_one(connect):
-    """A server says 103 first, and sends the answer proper when the next request is there."""
+    """A server says 103 first, and sends the response proper when the next request is there."""
     began = []
 
     def hint(connection):

@@ -28,7 +28,7 @@ EFFECTS = {
 
 @dataclass(frozen=True)
 class Request:
-    """One request, the task that made it, and what it was answered; ``not_before`` is a unix time."""
+    """One request, the task that made it, and its response; ``not_before`` is a unix time."""
 
     task: str
     at: float
@@ -74,16 +74,16 @@ class RecordedEmulator(Emulator):
                 return
             _, _, task, rest = scope["path"].split("/", 3)
             at = app.state.clock.time()
-            answer: dict[str, Any] = {}
+            response: dict[str, Any] = {}
 
             async def note(message: Any) -> None:
                 if message["type"] == "http.response.start":
-                    answer.update(message)
+                    response.update(message)
                 await send(message)
 
             await app({**scope, "path": f"/{rest}"}, receive, note)
-            headers = {name.decode(): value.decode() for name, value in answer["headers"]}
-            status = answer["status"]
+            headers = {name.decode(): value.decode() for name, value in response["headers"]}
+            status = response["status"]
             not_before = _not_before(headers, at) if status == 429 else None
             self.record.append(Request(task, at, f"/{rest}", status, not_before))
 

@@ -48,17 +48,17 @@ class _Handler(BaseHTTPRequestHandler):
         except ConnectionError:
             self.close_connection = True
 
-    def answer_any(self) -> None:
+    def respond_to_any(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         self.sent = self.rfile.read(length).decode("utf-8", "replace")
         self.server.received.append(
             {"method": self.command, "path": self.path, "headers": dict(self.headers), "body": self.sent}
         )
-        self.answer()
+        self.respond()
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer_any
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = respond_to_any
 
-    def answer(self) -> None:
+    def respond(self) -> None:
         raise NotImplementedError
 
     def say(self, status: int, body: Any, **headers: str) -> None:
@@ -75,7 +75,7 @@ class OtherHost(Server):
     """Takes everything it is sent, like a storage that needs no token."""
 
     class handler(_Handler):
-        def answer(self) -> None:
+        def respond(self) -> None:
             self.say(200, {}, ETag='"etag"')
 
 
@@ -87,7 +87,7 @@ class Hostile(Server):
     """
 
     class handler(_Handler):
-        def answer(self) -> None:
+        def respond(self) -> None:
             _, kind, path = urlsplit(self.path).path.split("/", 2)
             if path == "oauth/token" and kind == "refusing":
                 self.say(401, {"error": "invalid_client", "error_description": f"Nobody knows {self.sent}"})
@@ -131,7 +131,7 @@ class Hostile(Server):
 
         def later(self, path: str) -> None:
             """Serve the first looks of a sensor, and reject those that follow."""
-            answers = {
+            responses = {
                 "api/v2/workflows": [{"Id": "1", "Title": "Diagram"}],
                 "api/v2/workflows/1/tasks": [{"Id": "2", "Title": "Step"}],
                 "api/v2/workflows/instances/new-integrations": [],
@@ -142,7 +142,7 @@ class Hostile(Server):
             if self.server.count(self.path) > 1 and ("async" in path or "new-int" in path):
                 self.repeat(401)
             else:
-                self.say(200, answers.get(path, operation))
+                self.say(200, responses.get(path, operation))
 
     def __init__(self, other: OtherHost):
         super().__init__()

@@ -75,7 +75,7 @@ def test_the_servers_record_a_token_and_repeat_it():
         ]
 
     assert other.received[0]["headers"]["Authorization"] == headers["Authorization"]
-    assert [(answer.status_code, "t" * 20 in answer.text) for answer in repeated] == [
+    assert [(response.status_code, "t" * 20 in response.text) for response in repeated] == [
         (401, True),
         (422, True),
         (500, True),

@@ -106,11 +106,11 @@ class Wire:
 
     def send(self, adapter: HTTPAdapter, request: requests.PreparedRequest, **_: Any) -> requests.Response:
         self.requests.append(request)
-        answer = requests.Response()
-        answer.status_code = 200
-        answer.request = request
-        answer.raw = io.BytesIO(json.dumps(BODY).encode())
-        return answer
+        response = requests.Response()
+        response.status_code = 200
+        response.request = request
+        response.raw = io.BytesIO(json.dumps(BODY).encode())
+        return response
 
     def taken(self) -> list[Sent]:
         taken, self.requests = self.requests, []

@@ -13,10 +13,10 @@ RESET = "reset"
 
 
 class BrokenServer:
-    """Answers each connection with the next raw answer; ``RESET`` closes it without one."""
+    """Responds to each connection with the next raw response; ``RESET`` closes it without one."""
 
     def __init__(self) -> None:
-        self.answers: list[bytes | str] = []
+        self.responses: list[bytes | str] = []
         self.received: list[bytes] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -31,9 +31,9 @@ class BrokenServer:
                 return
             with connection, contextlib.suppress(OSError):
                 self.received.append(connection.recv(2**16))
-                answer = self.answers.pop(0)
-                if isinstance(answer, bytes):
-                    connection.sendall(answer)
+                response = self.responses.pop(0)
+                if isinstance(response, bytes):
+                    connection.sendall(response)
 
     def close(self) -> None:
         # Closing alone does not wake a thread that waits in accept().
@@ -46,9 +46,9 @@ class BrokenServer:
 def broken_server() -> Iterator[Callable[..., BrokenServer]]:
     server = BrokenServer()
 
-    def answering(*answers: bytes | str) -> BrokenServer:
-        server.answers = list(answers)
+    def responding_with(*responses: bytes | str) -> BrokenServer:
+        server.responses = list(responses)
         return server
 
-    yield answering
+    yield responding_with
     server.close()

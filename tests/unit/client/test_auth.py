@@ -114,21 +114,21 @@ def test_a_process_has_one_token_for_a_source_and_server():
 
 def test_taking_part_in_a_shared_token_waits_for_no_fetch():
     """A triggerer's event loop takes part while a thread of another wait may be fetching."""
-    asked, answer = threading.Event(), threading.Event()
+    requested, respond = threading.Event(), threading.Event()
 
     class Slow(Numbered):
         def fetch(self, now: float) -> Token:
-            asked.set()
-            assert answer.wait(10)
+            requested.set()
+            assert respond.wait(10)
             return super().fetch(now)
 
     first = TokenAuth.shared(Slow("slow"), BASE)
     with ThreadPoolExecutor(1) as threads:
         fetching = threads.submit(header, first)
-        assert asked.wait(10)
+        assert requested.wait(10)
         assert TokenAuth.shared(Slow("slow"), BASE) is first
         assert not fetching.done()
-        answer.set()
+        respond.set()
         assert fetching.result() == "Bearer token-1"
 
 
@@ -236,7 +236,7 @@ def test_a_second_sign_in_page_is_believed(requests_mock, idempotency, page):
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         {"text": "<html><title>Process 7</title>You may sign in as another user.</html>"},
         {"text": "<html><title>Sign in</title></html>"},
@@ -244,9 +244,9 @@ def test_a_second_sign_in_page_is_believed(requests_mock, idempotency, page):
         {"text": '{"message": "sign in"}'},
     ],
 )
-def test_after_a_write_only_a_sign_in_page_is_a_rejection(requests_mock, answer):
+def test_after_a_write_only_a_sign_in_page_is_a_rejection(requests_mock, response):
     """It could be about what was made, and sending again would make another."""
-    requests_mock.post(BASE + "/x", [answer])
+    requests_mock.post(BASE + "/x", [response])
     client = RestClient(BASE, auth=TokenAuth(Numbered(), BASE))
 
     with contextlib.suppress(OutcomeUnknown):
@@ -254,9 +254,9 @@ def test_after_a_write_only_a_sign_in_page_is_a_rejection(requests_mock, answer)
     assert requests_mock.call_count == 1
 
 
-@pytest.mark.parametrize("answer", [{"status_code": 401}, *SIGN_IN_PAGES.values()])
-def test_a_static_token_that_is_rejected_says_what_to_do(requests_mock, answer):
-    requests_mock.get(BASE + "/x", [answer])
+@pytest.mark.parametrize("response", [{"status_code": 401}, *SIGN_IN_PAGES.values()])
+def test_a_static_token_that_is_rejected_says_what_to_do(requests_mock, response):
+    requests_mock.get(BASE + "/x", [response])
     client = RestClient(BASE, auth=TokenAuth(StaticToken("t", "Get a new API token."), BASE))
 
     with pytest.raises(AuthenticationError) as failure:
@@ -360,15 +360,15 @@ def test_a_requested_token_is_read_in_every_format(requests_mock, body, lifetime
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         {"text": "<html><title>Sign in</title></html>"},
         {"text": "please", "headers": {"Content-Type": "text/html"}},
         {"status_code": 302, "headers": {"Location": "/account/login"}},
     ],
 )
-def test_a_login_page_instead_of_a_token_is_named(requests_mock, answer):
-    requests_mock.get(MINT, **answer)
+def test_a_login_page_instead_of_a_token_is_named(requests_mock, response):
+    requests_mock.get(MINT, **response)
 
     with pytest.raises(AuthenticationError, match="login page"):
         ApiTokenSource(BASE, "admin", "pw").fetch(0.0)

@@ -119,10 +119,12 @@ def test_every_request_names_the_package_and_its_version(requests_mock):
 def test_decimals_are_exact_both_ways(requests_mock):
     requests_mock.post(BASE + "/x", text='{"v": 12345678901234.5678}')
 
-    answer = client_to().call("POST", "/x", idempotency=Idempotency.UNSAFE, json={"v": Decimal("12345678901234.5678")})
+    response = client_to().call(
+        "POST", "/x", idempotency=Idempotency.UNSAFE, json={"v": Decimal("12345678901234.5678")}
+    )
 
     assert requests_mock.last_request.text == '{"v": 12345678901234.5678}'
-    assert answer.json(exact=True) == {"v": Decimal("12345678901234.5678")}
+    assert response.json(exact=True) == {"v": Decimal("12345678901234.5678")}
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999"])
@@ -253,7 +255,7 @@ def test_a_reset_without_a_date_does_not_beat_retry_after(requests_mock, skew):
 
 
 def test_a_clock_that_is_set_does_not_cut_a_wait_short(requests_mock, monkeypatch):
-    """Between the answer and the sleep, by 200 seconds."""
+    """Between the response and the sleep, by 200 seconds."""
     slept: list[float] = []
     wall = [1_700_000_000.0]
     monkeypatch.setattr(http.time, "time", lambda: wall.__setitem__(0, wall[0] + 200) or wall[0])
@@ -339,7 +341,7 @@ def test_a_lost_response_is_requested_again_only_if_that_is_safe(broken_server, 
     server = broken_server(lost, OK)
     with pytest.raises(OutcomeUnknown, match="The response was lost"):
         client_to(server.url).call("POST", "/x", idempotency=Idempotency.UNSAFE)
-    assert len(server.answers) == 1
+    assert len(server.responses) == 1
 
 
 def test_the_attempts_end(requests_mock, sleeper):
@@ -845,16 +847,16 @@ def test_a_handshake_that_fails_has_sent_nothing(idempotency):
     """Plain http behind an https address."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
-        def answer_in_http() -> None:
+        def respond_in_http() -> None:
             connection, _ = server.accept()
             with connection:
                 connection.recv(64)
                 connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
 
-        answering = threading.Thread(target=answer_in_http)
-        answering.start()
+        responding = threading.Thread(target=respond_in_http)
+        responding.start()
         client = RestClient(f"https://127.0.0.1:{server.getsockname()[1]}", retry=RetryPolicy.none())
 
         with pytest.raises(ConnectionFailed, match="is it plain http"):
             client.call("POST", "/x", idempotency=idempotency)
-        answering.join()
+        responding.join()

@@ -39,9 +39,9 @@ class Server:
         self.style, self.size, self.around, self.takes, self.largest_page = style, size, around, takes, largest_page
         self.asked: list[dict[str, list[str]]] = []
         self.gone = 0  # rows that vanish before the second request
-        requests_mock.get(BASE + "/x", text=self.answer)
+        requests_mock.get(BASE + "/x", text=self.respond)
 
-    def answer(self, request, context) -> str:
+    def respond(self, request, context) -> str:
         self.asked.append(request.qs)
         per_page = int(request.qs["per_page"][0])
         if per_page > self.largest_page:
@@ -157,8 +157,8 @@ def test_an_empty_page_with_a_next_one_is_not_the_end(requests_mock):
 
 
 def test_endless_empty_pages_end(requests_mock):
-    answers = [{"json": {"data": [], "next_cursor": f"c{number}"}} for number in range(100)]
-    requests_mock.get(BASE + "/x", answers)
+    responses = [{"json": {"data": [], "next_cursor": f"c{number}"}} for number in range(100)]
+    requests_mock.get(BASE + "/x", responses)
 
     with pytest.raises(UnexpectedResponse, match="does not end"):
         list(RestClient(BASE).pages("/x", per_page=2, style="v2"))

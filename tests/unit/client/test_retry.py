@@ -13,7 +13,7 @@ POLICY = RetryPolicy()
 
 
 class Call:
-    """A call whose attempts end as given: turned away for so many seconds, a failure, or None for an answer."""
+    """A call whose attempts end as given: rate-limited for so many seconds, a failure, or None for a response."""
 
     def __init__(self, *ends: float | str | None, policy: RetryPolicy = POLICY):
         self.now = 1_700_000_000.0
@@ -77,11 +77,11 @@ def test_it_does_not_wait_for_its_turn_for_ever():
 
 
 def test_failures_count_in_addition_to_rate_limits():
-    no_answer = "no connection"
+    no_response = "no connection"
 
-    Call(10.0, no_answer, 10.0, no_answer, 10.0, no_answer, 10.0, no_answer, None).run()
+    Call(10.0, no_response, 10.0, no_response, 10.0, no_response, 10.0, no_response, None).run()
     with pytest.raises(ConnectionFailed):
-        Call(10.0, no_answer, 10.0, no_answer, no_answer, 10.0, no_answer, no_answer, None).run()
+        Call(10.0, no_response, 10.0, no_response, no_response, 10.0, no_response, no_response, None).run()
 
 
 @pytest.mark.parametrize("stated", [0.0, -30.0])

@@ -52,7 +52,7 @@ def row(emulator) -> dict[str, Any]:
 def operator(function: Callable[..., Any], *args: Any, options: dict[str, Any] | None = None, **kwargs: Any) -> Any:
     """Return the operator that a call of the decorated function makes."""
     with DAG("any", schedule=None):
-        fixed = {"task_id": "answer", "confirm_timeout": 0.2, "retries": 2}
+        fixed = {"task_id": "respond", "confirm_timeout": 0.2, "retries": 2}
         return procore_response(**{**fixed, **(options or {})})(function)(*args, **kwargs).operator
 
 
@@ -166,7 +166,7 @@ def test_response_takes_files_attachments_and_option_type_or_id(emulator, row, s
     assert (first["option"], by_id["option"]) == ("Approve", "Reject")
     sent = [request["body"]["response"] for request in emulator.requests() if request["path"].endswith("/responses")]
     assert sent[0]["attachments"]["file_version_ids"] == ["7"]
-    assert [len(answer.get("attachments") or {}) for answer in sent] == [2, 0]
+    assert [len(response.get("attachments") or {}) for response in sent] == [2, 0]
 
 
 def test_a_skipped_step_is_not_changed(emulator, row, store):
@@ -502,7 +502,8 @@ def test_only_the_function_decides_the_response(emulator, row, store):
     with pytest.raises(TypeError, match="takes no option comment, option"), DAG("any", schedule=None):
         procore_response(Function(Respond("Approve"))()).override(option="Reject", comment="no")(row)
     with DAG("any", schedule=None, default_args={"comment": "by default", "option": "Reject", "item_id": "7"}):
-        built = procore_response(task_id="answer", confirm_timeout=0.2)(Function(Respond(option_type="approve"))())(row)
+        decorator = procore_response(task_id="respond", confirm_timeout=0.2)
+        built = decorator(Function(Respond(option_type="approve"))())(row)
 
     result = built.operator.execute(in_task(store))
 
@@ -628,11 +629,11 @@ from airflow_provider_workflows.sensors.procore import ProcoreResponseRequestedS
 
 
 @dag(schedule=None)
-def decorated_answers():
+def decorated_responses():
     waiting = ProcoreResponseRequestedSensor(task_id="waiting", tool_type="purchase_order_contract")
 
     @procore_response(deferrable=os.environ["FLOW_DEFERRABLE"] == "yes", poke_interval=0.5, retries=0)
-    def answer(instance, limit, ti):
+    def respond(instance, limit, ti):
         seen = os.path.join(os.environ["FLOW_FOLDER"], instance["item_id"])
         if instance["item_id"] == "5003":
             return Skip("not ours")
@@ -645,10 +646,10 @@ def decorated_answers():
     def describe(results):
         assert sorted(row["option"] for row in results) == ["Approve", "Reject"], results
 
-    describe(answer.partial(limit=["5001"]).expand(instance=waiting.output))
+    describe(respond.partial(limit=["5001"]).expand(instance=waiting.output))
 
 
-decorated_answers()
+decorated_responses()
 """
 
 
@@ -659,14 +660,14 @@ def test_a_dag_maps_the_function_over_the_sensors_rows(emulator, monkeypatch, tm
         emulator.control("POST", "procore/instances", tool_type=TOOL, item_id=str(number))
     monkeypatch.setenv("FLOW_DEFERRABLE", deferrable)
     monkeypatch.setenv("FLOW_FOLDER", str(tmp_path))
-    flow = run_source("decorated_answers", FLOW, monkeypatch, tmp_path)
+    flow = run_source("decorated_responses", FLOW, monkeypatch, tmp_path)
 
     found = sorted((one.task_id, str(one.state)) for one in flow.get_task_instances())
     assert found == [
-        ("answer", "skipped"),
-        ("answer", "success"),
-        ("answer", "success"),
         ("describe", "success"),
+        ("respond", "skipped"),
+        ("respond", "success"),
+        ("respond", "success"),
         ("waiting", "success"),
     ]
     assert sorted(responses(emulator)) == [("90001", "Approve"), ("90001", "Reject")]

@@ -61,8 +61,8 @@ def statuses(checks):
     return {name: check.status for name, check in checks.items()}
 
 
-def fault(emulator, path, times=100, **answer):
-    emulator.control("POST", "faults", path=path, times=times, **answer)
+def fault(emulator, path, times=100, **response):
+    emulator.control("POST", "faults", path=path, times=times, **response)
 
 
 def only_failure(checks):

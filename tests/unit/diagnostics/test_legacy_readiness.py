@@ -40,8 +40,8 @@ def start(emulator, **body):
     return emulator.control("POST", "procore/legacy/instances", **body)["id"]
 
 
-def fault(emulator, path, **answer):
-    emulator.control("POST", "faults", path=path, **{"times": 1000, "status": 200, **answer})
+def fault(emulator, path, **response):
+    emulator.control("POST", "faults", path=path, **{"times": 1000, "status": 200, **response})
 
 
 def place_of(report, project_id="1001", tool="purchase_order_contract"):
@@ -180,9 +180,9 @@ def test_list_that_breaks_off_fails_with_what_was_read(emulator, readiness, monk
     assert (report["running"], report["ready"], report["exit"]) == (1, 1, 1)
 
 
-@pytest.mark.parametrize("answer", [{"status": 403, "json": {}}, {"json": {"unexpected": 1}}])
-def test_list_that_cannot_be_read_is_not_readiness(emulator, readiness, answer):
-    fault(emulator, LIST, **answer)
+@pytest.mark.parametrize("response", [{"status": 403, "json": {}}, {"json": {"unexpected": 1}}])
+def test_list_that_cannot_be_read_is_not_readiness(emulator, readiness, response):
+    fault(emulator, LIST, **response)
 
     report = readiness()
 

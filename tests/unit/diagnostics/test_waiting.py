@@ -30,8 +30,8 @@ def listed(capsys):
     return run
 
 
-def fault(emulator, path, **answer):
-    emulator.control("POST", "faults", path=path, **{"times": 1000, **answer})
+def fault(emulator, path, **response):
+    emulator.control("POST", "faults", path=path, **{"times": 1000, **response})
 
 
 def of_v2(report):

@@ -26,15 +26,15 @@ from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor, Pr
 @dag(schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), catchup=False)
 def orders():
     waiting = ProcoreResponseRequestedSensor(task_id="waiting", tool_type="purchase_order_contract")
-    answer = ProcoreRespondOperator(
-        task_id="answer",
+    respond = ProcoreRespondOperator(
+        task_id="respond",
         option="Approve",
         instance_id="{{ ti.xcom_pull('waiting')[0]['instance_id'] }}",
         step_occurrence_id="{{ ti.xcom_pull('waiting')[0]['step_occurrence_id'] }}",
         retries=0,
     )
     instance_id = "{{ ti.xcom_pull('waiting')[0]['instance_id'] }}"
-    waiting >> answer >> ProcoreInstanceSensor(task_id="outcome", instance_id=instance_id, deferrable=True)
+    waiting >> respond >> ProcoreInstanceSensor(task_id="outcome", instance_id=instance_id, deferrable=True)
 
 
 orders()
@@ -74,10 +74,10 @@ def test_the_order_is_approved(workflows_emulator):
 @pytest.mark.parametrize("procore_conn_id", ["site_b"])
 def test_an_operator_by_itself_with_another_connection(procore_connection, workflows_emulator):
     assert procore_connection == "site_b"
-    answer = ProcoreRespondOperator(
-        task_id="answer", procore_conn_id="site_b", instance_id="700001", option="Return", retries=0
+    respond = ProcoreRespondOperator(
+        task_id="respond", procore_conn_id="site_b", instance_id="700001", option="Return", retries=0
     )
-    answer.execute({"ti": MagicMock()})  # Airflow 3.0 pushes the values of the result one by one
+    respond.execute({"ti": MagicMock()})  # Airflow 3.0 pushes the values of the result one by one
 
     assert options(workflows_emulator) == ["Approve"], "it was returned"
 

@@ -47,12 +47,12 @@ def connect(set_connection):
 def test_the_environment_decides_the_servers(connect, requests_mock, environment):
     login, api = ENVIRONMENTS[environment]
     granting = requests_mock.post(f"{login}/oauth/token", json=TOKEN)
-    answering = requests_mock.get(f"{api}/rest/v1.0/me", json=ME)
+    mocked = requests_mock.get(f"{api}/rest/v1.0/me", json=ME)
 
     assert connect({"environment": environment}).user_id == "90001"
     assert granting.called_once
-    assert answering.last_request.headers["Authorization"] == "Bearer tok-12345"
-    assert answering.last_request.headers["Procore-Company-Id"] == "7"
+    assert mocked.last_request.headers["Authorization"] == "Bearer tok-12345"
+    assert mocked.last_request.headers["Procore-Company-Id"] == "7"
 
 
 def test_production_is_the_default_and_the_host_beats_it(connect, requests_mock):
@@ -276,7 +276,7 @@ def test_the_test_button_names_the_user_and_the_company(connect, requests_mock):
 
 
 @pytest.mark.parametrize(
-    ("grant", "answer", "advice"),
+    ("grant", "response", "advice"),
     [
         ({"status_code": 401, "json": {"error": "invalid_client"}}, {}, "Check login, password and environment"),
         ({"json": TOKEN}, {"status_code": 403, "json": {"message": "App is not connected"}}, "App is not connected"),
@@ -284,9 +284,9 @@ def test_the_test_button_names_the_user_and_the_company(connect, requests_mock):
         ({"json": TOKEN}, {"json": {}}, "no id"),
     ],
 )
-def test_the_test_button_says_what_to_fix(connect, requests_mock, grant, answer, advice):
+def test_the_test_button_says_what_to_fix(connect, requests_mock, grant, response, advice):
     requests_mock.post("https://login.procore.com/oauth/token", **grant)
-    requests_mock.get("https://api.procore.com/rest/v1.0/me", **answer)
+    requests_mock.get("https://api.procore.com/rest/v1.0/me", **response)
 
     works, message = connect().test_connection()
 
@@ -312,7 +312,7 @@ def test_the_emulator_passes_the_test(airflow_connections):
     assert ProcoreHook().test_connection()[0]
 
 
-# --- answers ---
+# --- responses ---
 
 
 @pytest.mark.parametrize("body", [{}, {"data": []}, {"data": None}, [], None])
@@ -594,8 +594,8 @@ def calls(rows: list) -> list:
 
 def call(name: str, positional: tuple, named: dict):
     """Call a method of the hook; a list is read to its end."""
-    answer = getattr(ProcoreHook(), name)(*positional, **named)
-    return list(answer) if isinstance(answer, Iterator) else answer
+    result = getattr(ProcoreHook(), name)(*positional, **named)
+    return list(result) if isinstance(result, Iterator) else result
 
 
 def last_request(emulator) -> tuple:

@@ -210,11 +210,11 @@ def test_an_infected_file_is_not_uploaded_again(emulator, slept):
 
 
 @pytest.mark.parametrize(
-    "answer", [{"status": 404, "json": {"error": "no"}}, {"status": 204}, {"status": 200, "json": []}]
+    "response", [{"status": 404, "json": {"error": "no"}}, {"status": 204}, {"status": 200, "json": []}]
 )
-def test_an_upload_that_never_shows_a_status_is_an_error(emulator, monkeypatch, answer):
+def test_an_upload_that_never_shows_a_status_is_an_error(emulator, monkeypatch, response):
     monkeypatch.setattr(uploads, "MAX_WAIT_SECONDS", 0.05)
-    emulator.control("POST", "faults", method="GET", path="/uploads/", times=10_000, **answer)
+    emulator.control("POST", "faults", method="GET", path="/uploads/", times=10_000, **response)
 
     with pytest.raises(ServerError) as failure:
         upload()

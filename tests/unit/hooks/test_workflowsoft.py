@@ -417,7 +417,7 @@ def test_a_wrong_item_url_is_reported_and_fails_nothing(hook_with, wrong, capsys
 
 INSTANCES = "/api/v2/workflows/instances"
 JSON = "application/json"
-# method, arguments, HTTP method, path, query, headers of its own, body as it is sent, answer
+# method, arguments, HTTP method, path, query, headers of its own, body as it is sent, response
 CONTRACT = [
     (
         "list_process_diagrams", ("Plan",), {},
@@ -484,13 +484,13 @@ NEVER_TWICE = {"poll_new_integrations", "update_fields", "complete", "start_proc
 
 
 @pytest.mark.parametrize(
-    ("name", "positional", "named", "method", "path", "query", "headers", "body", "answer"),
+    ("name", "positional", "named", "method", "path", "query", "headers", "body", "response"),
     [pytest.param(*row, id=row[0]) for row in CONTRACT],
 )
 def test_a_method_sends_what_the_contract_says(
-    hook, requests_mock, name, positional, named, method, path, query, headers, body, answer
+    hook, requests_mock, name, positional, named, method, path, query, headers, body, response
 ):
-    requests_mock.request(method, f"{URL}{path}", json=answer)
+    requests_mock.request(method, f"{URL}{path}", json=response)
 
     getattr(hook, name)(*positional, **named)
 

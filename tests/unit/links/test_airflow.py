@@ -14,7 +14,7 @@ from tests.support.versions import AIRFLOW
 pytestmark = pytest.mark.compat
 
 KEY = SimpleNamespace(dag_id="my dag/1")
-TI = {"dag_id": "orders", "run_id": "manual__2026-05-04T10:00:00+00:00", "task_id": "answer"}
+TI = {"dag_id": "orders", "run_id": "manual__2026-05-04T10:00:00+00:00", "task_id": "respond"}
 
 
 @pytest.fixture(params=[None, "https://air.example/base", "https://air.example/base/"])
@@ -49,8 +49,8 @@ def test_approvals_link_leads_to_the_page_of_the_plugin():
 def test_footer_names_and_links_the_task_instance(base, map_index):
     lines = run_footer({"ti": SimpleNamespace(**TI, map_index=map_index, try_number=2)}).splitlines()
 
-    assert lines[0] == f"Airflow: DAG orders, run {TI['run_id']}, task answer{'[3]' if map_index == 3 else ''}"
-    path = "dags/orders/runs/manual__2026-05-04T10%3A00%3A00%2B00%3A00/tasks/answer"
+    assert lines[0] == f"Airflow: DAG orders, run {TI['run_id']}, task respond{'[3]' if map_index == 3 else ''}"
+    path = "dags/orders/runs/manual__2026-05-04T10%3A00%3A00%2B00%3A00/tasks/respond"
     mapped = "/mapped/3" if map_index == 3 else ""
     assert lines[1:] == ([f"https://air.example/base/{path}{mapped}"] if base else [])
 

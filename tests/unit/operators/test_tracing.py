@@ -26,8 +26,8 @@ try:
 except ImportError:  # before Airflow 3.2
     from airflow.exceptions import TaskDeferred
 
-TI = SimpleNamespace(dag_id="orders", run_id="run", task_id="answer", map_index=-1, try_number=1, max_tries=1)
-NAMES = {"dag_id": "orders", "run_id": "run", "task_id": "answer", "map_index": -1, "try_number": 1}
+TI = SimpleNamespace(dag_id="orders", run_id="run", task_id="respond", map_index=-1, try_number=1, max_tries=1)
+NAMES = {"dag_id": "orders", "run_id": "run", "task_id": "respond", "map_index": -1, "try_number": 1}
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def spans(monkeypatch) -> InMemorySpanExporter:
 
 def respond(**parameters) -> ProcoreRespondOperator:
     parameters = {"option": "approve", "instance_id": "700001", "confirm_timeout": 0.2, **parameters}
-    return ProcoreRespondOperator(task_id="answer", **parameters)
+    return ProcoreRespondOperator(task_id="respond", **parameters)
 
 
 def start(**parameters) -> ProcoreStartInstanceOperator:

@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferr
 from airflow_provider_workflows.exceptions import WorkflowsError
 from airflow_provider_workflows.operators import base, waiting
 from airflow_provider_workflows.rules.patience import DEFAULT_PATIENCE_SECONDS
-from tests.unit.operators.procore.test_instances import NEW, answer, start, started
+from tests.unit.operators.procore.test_instances import NEW, record_response, start, started
 from tests.unit.sensors.test_patience import REJECTIONS, Clock
 
 pytestmark = [pytest.mark.compat, pytest.mark.usefixtures("airflow_connections")]
@@ -46,7 +46,7 @@ def reject(emulator, kind, path: str = "/history$", **more) -> None:
 @pytest.mark.sample(3)
 def test_rejected_polls_after_the_start_do_not_end_the_wait(emulator, clock, store, rejection):
     reject(emulator, rejection, times=4)
-    clock.meanwhile = lambda: answer(emulator, "Reject", instance_id=NEW) if clock.elapsed == 180 else None
+    clock.meanwhile = lambda: record_response(emulator, "Reject", instance_id=NEW) if clock.elapsed == 180 else None
 
     result = wait().execute({"task_state_store": store})
 
@@ -55,7 +55,7 @@ def test_rejected_polls_after_the_start_do_not_end_the_wait(emulator, clock, sto
 
 def test_documented_404_after_the_start_does_not_end_the_wait(emulator, clock, store):
     reject(emulator, {"status": 404, "json": {"errors": "Not found"}}, times=2)
-    clock.meanwhile = lambda: answer(emulator, "Reject", instance_id=NEW) if clock.elapsed == 60 else None
+    clock.meanwhile = lambda: record_response(emulator, "Reject", instance_id=NEW) if clock.elapsed == 60 else None
 
     assert wait().execute({"task_state_store": store})["outcome"]["state"] == "complete"
 
@@ -89,7 +89,7 @@ def test_a_retry_waits_although_the_instance_cannot_be_read(emulator, clock, sto
 def test_a_finished_wait_returns_its_result_without_reading(emulator, clock, store):
     with pytest.raises(TaskDeferred):
         wait(deferrable=True).execute({"task_state_store": store})
-    answer(emulator, "Reject", instance_id=NEW)
+    record_response(emulator, "Reject", instance_id=NEW)
     reject(emulator, {"status": 403, "json": {}}, path=f"/instances/{NEW}$")
 
     result = wait().execute({"task_state_store": store})
@@ -99,7 +99,7 @@ def test_a_finished_wait_returns_its_result_without_reading(emulator, clock, sto
 
 
 def test_the_last_poll_of_a_waiting_operator_is_at_the_deadline(emulator, clock, store):
-    clock.meanwhile = lambda: answer(emulator, "Reject", instance_id=NEW)
+    clock.meanwhile = lambda: record_response(emulator, "Reject", instance_id=NEW)
 
     result = wait(wait_timeout=3, poll_interval=4).execute({"task_state_store": store})
 

@@ -1,4 +1,4 @@
-"""Who may see what on the Approvals page, and what its routes answer."""
+"""Who may see what on the Approvals page, and what its routes return."""
 
 from __future__ import annotations
 

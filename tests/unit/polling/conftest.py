@@ -77,7 +77,7 @@ class Product:
 
 
 def request(hook: Hook) -> None:
-    """Send a request that is answered."""
+    """Send a request that gets a response."""
     hook.client.sent += 1
 
 

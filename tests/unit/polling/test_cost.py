@@ -168,7 +168,7 @@ def test_item_that_fails_bulk_requests_delays_no_other(emulator, waiting, status
 
 
 def spoiled(item_id, status):
-    """Let every call that names an item be answered with a status."""
+    """Respond to every call that names an item with a status."""
     from airflow_provider_workflows.client.http import RestClient
     from airflow_provider_workflows.exceptions import InvalidRequest, NotFound, PermissionDenied, ServerError
 
@@ -228,8 +228,8 @@ def test_change_without_updated_at_is_noticed_by_the_extra_polls(emulator, waiti
         reached = {"step_reached": ["Director Approval"], "until": []}
         waits.begin(*(v2_wait(*ids, **reached) for ids in started))
         await waits.poll()
-        answer = {"login": "integration@example.com", "option": "Approve"}
-        emulator.control("POST", "procore/instances/respond-many", ids=[started[3][0], started[9][0]], **answer)
+        response = {"login": "integration@example.com", "option": "Approve"}
+        emulator.control("POST", "procore/instances/respond-many", ids=[started[3][0], started[9][0]], **response)
         await waits.poll()
         await waits.poll()
         return waits.statuses()

@@ -27,7 +27,7 @@ from airflow_provider_workflows.polling.poll import PollScope, snapshots
 from tests.unit.polling.conftest import DONE, INTERVAL, MadeUpWait, Product, cancel, request, wait_for
 
 
-def answers(outcomes):
+def responds(outcomes):
     """One call that brings some subscribers something, by their names, and the others nothing."""
 
     async def read(reader, subscribers):
@@ -60,7 +60,7 @@ def one_by_one(outcomes):
 
 
 def over(*names):
-    return answers(dict.fromkeys(names, DONE))
+    return responds(dict.fromkeys(names, DONE))
 
 
 # --- one loop ---
@@ -242,7 +242,7 @@ def test_event_is_never_yielded_in_the_first_seconds(clock, product, outcome, st
     async def scenario():
         there = wait_for(MadeUpWait(product.scope(), "there"))
         await asyncio.sleep(1.99 * INTERVAL)
-        product.next = [answers({"new": outcome})]
+        product.next = [responds({"new": outcome})]
         started_at = clock.elapsed
         deadline = None if outcome else clock.deadline(1.0)
         payload = await wait_for(MadeUpWait(product.scope(), "new", deadline=deadline))
@@ -350,7 +350,7 @@ def test_a_rejected_wait_fails_alone_after_ten_minutes(clock, product, rejection
 @pytest.mark.parametrize("spoil", [raises, lambda error: one_by_one({"wait": error})], ids=["all", "one"])
 def test_no_single_rejected_poll_ends_a_wait(clock, product, rejection, spoil):
     async def scenario():
-        product.next = [spoil(rejection)] * 9 + [answers({})] + [spoil(rejection)] * 9 + [over("wait")]
+        product.next = [spoil(rejection)] * 9 + [responds({})] + [spoil(rejection)] * 9 + [over("wait")]
         return await wait_for(MadeUpWait(product.scope()))
 
     assert clock.run(scenario())["status"] == "done"
@@ -510,7 +510,7 @@ def test_an_outage_is_logged_when_it_starts_and_when_it_ends(clock, product, cap
     async def scenario():
         task = wait_for(MadeUpWait(product.scope()))
         failing = [raises(ServerError("It failed")), one_by_one({"wait": ServerError("It failed")})]
-        product.next = [answers({}), *failing, answers({}), answers({}), *reversed(failing), over("wait")]
+        product.next = [responds({}), *failing, responds({}), responds({}), *reversed(failing), over("wait")]
         return await task
 
     clock.run(scenario())
@@ -531,7 +531,7 @@ def test_only_an_outage_of_ten_minutes_is_reported_to_a_task(clock, product):
     async def scenario():
         task = wait_for(Wait(product.scope()))
         outage = raises(ServerError("It failed", advice=""))
-        product.next = [outage] * 8 + [answers({})] + [outage] * 30 + [over("wait")]
+        product.next = [outage] * 8 + [responds({})] + [outage] * 30 + [over("wait")]
         return await task
 
     clock.run(scenario())

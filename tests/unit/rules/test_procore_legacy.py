@@ -110,14 +110,14 @@ def test_a_termination_can_be_waited_for():
 
 
 @pytest.mark.parametrize(
-    ("set_at", "is_an_answer"),
+    ("set_at", "ends_the_wait"),
     [("2018-02-13T17:56:49Z", False), ("2018-02-14T21:46:03Z", True), ("2018-02-20T00:00:00Z", True)],
 )
-def test_yesterdays_start_is_not_todays_denial(set_at, is_an_answer):
+def test_yesterdays_start_is_not_todays_denial(set_at, ends_the_wait):
     start = described(state="Start", state_id="18706", state_set_at=set_at)
     action = rules.action_of({**SUBMITTED, "workflow_state_id": "18706"})
 
-    assert (decide(start, until={"Start"}, after=action) is not None) is is_an_answer
+    assert (decide(start, until={"Start"}, after=action) is not None) is ends_the_wait
 
 
 def test_a_finer_clock_does_not_make_the_new_state_old():

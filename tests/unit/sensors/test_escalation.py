@@ -20,7 +20,7 @@ from tests.conftest import Store
 from tests.support.examples import run_source
 from tests.support.killed import Killed
 from tests.unit.sensors.test_overdue import resumed
-from tests.unit.sensors.test_procore import INSTANCE, answer, approve, deferred, first_event, soon
+from tests.unit.sensors.test_procore import INSTANCE, approve, deferred, first_event, respond, soon
 
 try:
     from airflow.sdk.exceptions import AirflowRescheduleException
@@ -161,7 +161,7 @@ def test_every_mode_starts_again_at_the_next_step(emulator, store, build, notifi
 
     hours_pass(emulator, 25)
     wait.poll()
-    answer(emulator, "Approve")
+    respond(emulator, "Approve")
     hours_pass(emulator, 25)
     wait.poll()
 
@@ -384,7 +384,7 @@ def test_step_that_moved_before_the_poll_gets_no_assignee(emulator, store, build
     trigger = deferred(build(), context).trigger
     hours_pass(emulator, 75)
     event = first_event(trigger)
-    answer(emulator, "Approve")
+    respond(emulator, "Approve")
 
     again = resumed(build(), context, event)
 
@@ -398,7 +398,7 @@ def test_step_that_moves_before_the_write_gets_no_assignee(emulator, store, buil
     def history(self, *args, **kwargs):
         found = original(self, *args, **kwargs)
         monkeypatch.setattr(ProcoreHook, "get_instance_history", original)
-        answer(emulator, "Approve")
+        respond(emulator, "Approve")
         return found
 
     monkeypatch.setattr(ProcoreHook, "get_instance_history", history)
@@ -409,7 +409,7 @@ def test_step_that_moves_before_the_write_gets_no_assignee(emulator, store, buil
 
     assert sent(emulator) == []
     assert levels_of(notified) == [("Budget Check", 1)]
-    answer(emulator, "Approve", "dana@example.com")
+    respond(emulator, "Approve", "dana@example.com")
     assert sensor.poke({"task_state_store": store}).xcom_value["escalation_level"] == 1
 
 
@@ -522,7 +522,7 @@ def test_each_step_occurrence_renders_the_templates_again(emulator, store, build
     for login in ("integration@example.com", "dana@example.com"):
         hours_pass(emulator, 25)
         sensor.poke({"task_state_store": store})
-        answer(emulator, "Approve", login)
+        respond(emulator, "Approve", login)
 
     assert [body["comment"] for body in sent(emulator)] == ["Budget Check", "Director Approval"]
 

@@ -21,7 +21,7 @@ from airflow_provider_workflows.rules import procore, procore_legacy
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
 from airflow_provider_workflows.sensors.procore_legacy import ProcoreLegacyInstanceSensor
 from tests.support.killed import Killed
-from tests.unit.sensors.test_procore import INSTANCE, answer, approve, deferred, first_event, first_payload, soon
+from tests.unit.sensors.test_procore import INSTANCE, approve, deferred, first_event, first_payload, respond, soon
 
 try:
     from airflow.sdk.exceptions import AirflowRescheduleException
@@ -106,13 +106,13 @@ def test_poking_wait_notifies_once_for_each_overdue_step(emulator, store, build,
 
     later(emulator)
     assert [sensor.poke(context) for _ in range(3)] == [False] * 3
-    answer(emulator, "Approve")
+    respond(emulator, "Approve")
     sensor.poke(context)
     later(emulator)
     sensor.poke(context)
 
     assert [overdue_step["step"] for overdue_step in notified] == ["Budget Check", "Director Approval"]
-    answer(emulator, "Approve", "dana@example.com")
+    respond(emulator, "Approve", "dana@example.com")
     assert sensor.poke(context).xcom_value["state"] == "complete"
 
 
@@ -163,7 +163,7 @@ def test_trigger_has_known_steps_and_deadline_without_a_store(emulator, build, n
 
     again = resumed(build(), {}, first_event(trigger))
     later(emulator)
-    answer(emulator, "Approve")
+    respond(emulator, "Approve")
     later(emulator)
     once_more = resumed(build(), {}, first_event(again))
 
@@ -345,7 +345,7 @@ def test_a_notifiers_templates_are_rendered_again_for_each_step(emulator, store,
 
     later(emulator)
     sensor.poke(context)
-    answer(emulator, "Approve")
+    respond(emulator, "Approve")
     later(emulator)
     sensor.poke(context)
 
@@ -372,7 +372,7 @@ def test_step_responded_to_before_the_first_poll_is_not_overdue(emulator, store,
     later(emulator)
     event = first_event(trigger)
 
-    answer(emulator, "Approve")
+    respond(emulator, "Approve")
     again = resumed(build(), context, event)
 
     assert notified == []

@@ -337,7 +337,7 @@ def test_temporarily_missing_connection_ends_no_wait_on_workers(emulator, clock,
 
 @pytest.fixture
 def silent_server():
-    """A server that accepts connections and never answers."""
+    """A server that accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         accepted: list[socket.socket] = []
         closing = threading.Event()

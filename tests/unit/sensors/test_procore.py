@@ -35,13 +35,13 @@ def instance_sensor(**parameters) -> ProcoreInstanceSensor:
     return ProcoreInstanceSensor(task_id="wait", **{**defaults, **where, **parameters})
 
 
-def answer(emulator, option: str, login: str = "integration@example.com") -> None:
+def respond(emulator, option: str, login: str = "integration@example.com") -> None:
     emulator.control("POST", f"procore/instances/{INSTANCE}/respond", login=login, option=option)
 
 
 def approve(emulator) -> None:
-    answer(emulator, "Approve")
-    answer(emulator, "Approve", "dana@example.com")
+    respond(emulator, "Approve")
+    respond(emulator, "Approve", "dana@example.com")
 
 
 async def first_payload(trigger) -> dict:
@@ -168,7 +168,7 @@ def test_outcome_follows_until_fail_on_and_skip_on_in_every_mode(emulator, store
 
 
 def test_rejection_is_a_result_and_not_a_failure(emulator, store):
-    answer(emulator, "Reject")
+    respond(emulator, "Reject")
 
     result = instance_sensor().execute({"task_state_store": store})
 
@@ -390,10 +390,10 @@ def test_requests_to_the_connections_user_are_returned_with_options(emulator, st
 
 
 def test_trigger_finds_a_request_that_comes_later(emulator, store):
-    answer(emulator, "Approve")
+    respond(emulator, "Approve")
     sensor = requested_sensor()
     deferral = deferred(sensor, {"task_state_store": store})
-    answer(emulator, "Return", "dana@example.com")
+    respond(emulator, "Return", "dana@example.com")
 
     resumed = sensor.execute_complete({"task_state_store": store}, first_event(deferral.trigger))
 
@@ -403,7 +403,7 @@ def test_trigger_finds_a_request_that_comes_later(emulator, store):
 def test_request_to_another_user_is_found_over_tools_and_projects(emulator, store):
     sensor = requested_sensor(user=90004, tool_type=[TOOL, "generic_tool_item"], project_id=["1001"])
     assert sensor.poke({"task_state_store": store}) is False
-    answer(emulator, "Approve")
+    respond(emulator, "Approve")
 
     assert sensor.execute({"task_state_store": store})[0]["step"] == "Director Approval"
 
@@ -473,7 +473,7 @@ def test_reached_step_ends_the_wait_in_every_mode(emulator, store):
     wish = {"step_reached": "director approval"}
     assert instance_sensor(**wish).poke(context) is False
     deferral = deferred(instance_sensor(**wish), context)
-    answer(emulator, "Approve")
+    respond(emulator, "Approve")
 
     by_poke = instance_sensor(**wish).poke(context).xcom_value
     resumed = instance_sensor(**wish).execute_complete(context, first_event(deferral.trigger))
@@ -502,7 +502,7 @@ def test_a_step_is_named_by_its_uuid_too(emulator, store):
 def test_step_decided_ends_after_the_response(emulator, store):
     sensor = instance_sensor(step_decided=["Budget Check"])
     assert sensor.poke({"task_state_store": store}) is False
-    answer(emulator, "Approve")
+    respond(emulator, "Approve")
 
     occurrence = sensor.execute({"task_state_store": store})["occurrence"]
 
@@ -511,7 +511,7 @@ def test_step_decided_ends_after_the_response(emulator, store):
 
 
 def test_the_first_of_several_steps_ends_the_wait(emulator, store):
-    answer(emulator, "Return")
+    respond(emulator, "Return")
 
     result = instance_sensor(step_reached={"Director Approval", "Correct Order"}).execute({"task_state_store": store})
 
@@ -520,14 +520,14 @@ def test_the_first_of_several_steps_ends_the_wait(emulator, store):
 
 def test_an_earlier_occurrence_of_the_step_does_not_count(emulator, store):
     first = instance_sensor(step_decided="Budget Check")
-    answer(emulator, "Return")
+    respond(emulator, "Return")
     seen = first.execute({"task_state_store": store})["occurrence"]["step_occurrence_id"]
     again = instance_sensor(step_decided="Budget Check", after=seen)
     assert again.poke({"task_state_store": store}) is False
 
-    answer(emulator, "Resubmit", "pat@example.com")
+    respond(emulator, "Resubmit", "pat@example.com")
     assert again.poke({"task_state_store": store}) is False
-    answer(emulator, "Reject")
+    respond(emulator, "Reject")
     occurrence = again.execute({"task_state_store": store})["occurrence"]
 
     assert occurrence["step_occurrence_id"] != seen
@@ -541,7 +541,7 @@ def test_an_occurrence_before_a_time_does_not_count(emulator, store):
     sensor = instance_sensor(step_reached=["Budget Check", "Director Approval"], after=after)
     assert sensor.poke({"task_state_store": store}) is False
 
-    answer(emulator, "Approve")
+    respond(emulator, "Approve")
 
     assert sensor.execute({"task_state_store": store})["occurrence"]["step"] == "Director Approval"
 
@@ -553,14 +553,14 @@ def test_occurrence_with_digits_like_a_date_is_not_a_time(emulator, store, after
 
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_an_instance_that_ends_without_the_step_fails_the_wait(emulator, store, deferrable):
-    answer(emulator, "Reject")
+    respond(emulator, "Reject")
 
     with pytest.raises(AirflowFailException, match="ended without reaching step 'Director Approval' reached"):
         instance_sensor(step_reached="Director Approval", deferrable=deferrable).execute({"task_state_store": store})
 
 
 def test_a_step_and_a_state_can_be_waited_for_together(emulator, store):
-    answer(emulator, "Reject")
+    respond(emulator, "Reject")
 
     result = instance_sensor(step_reached="Director Approval", until="complete").execute({"task_state_store": store})
 
@@ -661,8 +661,8 @@ def test_company_level_request_can_be_responded_to(emulator, store):
 
     assert (request["item_id"], request["project_id"]) == ("81", "company")
     where = {name: request[name] for name in ("instance_id", "project_id", "step_occurrence_id")}
-    answer = ProcoreRespondOperator(task_id="answer", option="approve", **where).execute({"task_state_store": store})
-    assert answer["already_recorded"] is False
+    result = ProcoreRespondOperator(task_id="respond", option="approve", **where).execute({"task_state_store": store})
+    assert result["already_recorded"] is False
 
 
 LETTER = {"tool_type": "correspondence", "tool_subtype": "-123456789"}

@@ -40,7 +40,7 @@ def break_it(emulator, *instance_ids: str, times: int = 10**6, **fault) -> None:
         emulator.control("POST", "faults", method="GET", path=f"/instances/{instance_id}$", times=times, **fault)
 
 
-def answer(emulator, *instance_ids: str) -> None:
+def respond(emulator, *instance_ids: str) -> None:
     emulator.control(
         "POST",
         "procore/instances/respond-many",
@@ -73,7 +73,7 @@ def test_consecutive_broken_instances_delay_no_other(emulator, store):
 
 def test_broken_instance_is_found_again_when_it_can_be_read(emulator, store):
     started = start(emulator, 4)
-    answer(emulator, "700001")
+    respond(emulator, "700001")
     broken = started
     break_it(emulator, *broken, status=500, json={})
     pokes = sensor()
@@ -89,7 +89,7 @@ def test_broken_instance_is_found_again_when_it_can_be_read(emulator, store):
 
 
 def test_broken_instance_is_logged_once_for_all_pokes(emulator, store, capsys):
-    answer(emulator, "700001")
+    respond(emulator, "700001")
     (started,) = start(emulator, 1)
     break_it(emulator, started, status=500, json={"error": "boom"}, times=4)
     pokes = sensor()
@@ -104,7 +104,7 @@ def test_broken_instance_is_logged_once_for_all_pokes(emulator, store, capsys):
 
 
 def test_wait_names_the_instances_that_could_not_be_read(emulator, store):
-    answer(emulator, "700001")
+    respond(emulator, "700001")
     (started,) = start(emulator, 1)
     break_it(emulator, started, status=500, json={})
     pokes = sensor()
@@ -148,7 +148,7 @@ def test_rejected_sign_in_concerns_all_instances(emulator, store):
 
 
 def test_trigger_finds_the_others_too(emulator, store):
-    answer(emulator, "700001")
+    respond(emulator, "700001")
     with pytest.raises(TaskDeferred) as deferral:
         sensor(deferrable=True).execute({"task_state_store": store})
     broken, other = start(emulator, 2)

@@ -55,7 +55,7 @@ def mode(request) -> str:
 
 @pytest.fixture(params=["object", "list"])
 def shape(request, emulator) -> str:
-    """What a poll answers with: the first instance that waits, or all of them."""
+    """What a poll returns: the first instance that waits, or all of them."""
     emulator.control("PATCH", "flags", new_integration_shape=request.param)
     return request.param
 
@@ -146,7 +146,7 @@ def somebody_completes(instance_id: str) -> None:
     hook.complete(instance_id)
 
 
-def answered(emulator) -> list[str]:
+def served_paths(emulator) -> list[str]:
     """Return the paths of what was asked; not what only showed that a token was over."""
     return [r["path"] for r in emulator.requests() if r["status"] != 401 and "apitoken" not in r["path"]]
 
@@ -178,7 +178,7 @@ def resume(build, deferred: TaskDeferred, context: dict):
 
 
 def kill(monkeypatch, *, after: bool, skip: int = 0):
-    """Make a worker die in a poll, before or after the server has answered it."""
+    """Make a worker die in a poll, before or after the server has responded."""
     poll = WorkflowsoftHook.poll_new_integrations
     seen = 0
 
@@ -338,7 +338,7 @@ def test_withdrawn_permission_ends_the_trigger(connect, run):
 def test_resumed_sensor_repeats_no_lookup(consuming, emulator, store, run):
     run({"task_state_store": store}, lambda: person_starts(emulator), deferrable=True)
 
-    looked_up = [path for path in answered(emulator) if POLL not in path]
+    looked_up = [path for path in served_paths(emulator) if POLL not in path]
     assert looked_up == ["/api/v2/workflows", "/api/v2/workflows/1/tasks"]
 
 
@@ -385,7 +385,7 @@ def test_step_given_by_id_is_not_looked_up(connect, emulator, mode):
     result = sensor(step_id=101).execute({})
 
     assert result == [result_of(started, diagram_id=None, step=None)]
-    assert answered(emulator) == ["/api/v2/workflows/instances/new-integrations"]
+    assert served_paths(emulator) == ["/api/v2/workflows/instances/new-integrations"]
 
 
 def test_unknown_step_id_is_an_error(consuming, emulator, store):
@@ -515,7 +515,7 @@ def test_drain_continues_until_empty_and_spares_other_steps(consuming, emulator,
     rows = sensor(step_id=101, max_instances="10").execute({"task_state_store": store})
 
     assert [row["integration_instance_id"] for row in rows] == [row["integration_instance_id"] for row in started]
-    assert sum(POLL in path for path in answered(emulator)) == 3
+    assert sum(POLL in path for path in served_paths(emulator)) == 3
 
 
 def test_next_task_receives_what_a_drain_leaves(consuming, emulator, store):
@@ -627,7 +627,7 @@ def test_tasks_are_mapped_over_the_instances(consuming, emulator, monkeypatch, t
     mapped = run.get_task_instance("process", map_index=1)
     processes = [mapped.xcom_pull("process", map_indexes=one) for one in (0, 1)]
     assert list(processes) == ["process " + row["process_instance_id"] for row in started]
-    read = [path.split("/")[-2] for path in answered(emulator) if path.endswith("/variables")]
+    read = [path.split("/")[-2] for path in served_paths(emulator) if path.endswith("/variables")]
     assert sorted(read) == sorted(row["integration_instance_id"] for row in started)
 
 
@@ -789,11 +789,11 @@ def test_three_consecutive_server_errors_name_a_wrong_step(connect, emulator, st
         assert said[:3] == [False, False, True]
 
 
-@pytest.mark.parametrize("answered", ["404", "nothing"])
-def test_other_responses_to_a_wrong_step_are_an_error_or_none(consuming, emulator, store, answered):
-    emulator.control("PATCH", "flags", ws_unknown_step=answered)
+@pytest.mark.parametrize("response", ["404", "nothing"])
+def test_other_responses_to_a_wrong_step_are_an_error_or_none(consuming, emulator, store, response):
+    emulator.control("PATCH", "flags", ws_unknown_step=response)
 
-    with pytest.raises(NotFound if answered == "404" else AirflowSensorTimeout):
+    with pytest.raises(NotFound if response == "404" else AirflowSensorTimeout):
         sensor(step_id=999, timeout=0).execute({"task_state_store": store})
 
 

@@ -404,7 +404,7 @@ def test_list_by_state_continues_after_a_malformed_history(emulator):
     other = begin(emulator, "11")
     histories = [{"instance_id": "700001", "history": "?"}]
     more = [{"instance_id": other, "status": "in_progress", "history": []}]
-    answer = {"data": [{"item_id": "5001", "instances": histories}, {"item_id": "11", "instances": more}]}
-    emulator.control("POST", "faults", method="POST", path=BULK, status=200, json=answer)
+    response = {"data": [{"item_id": "5001", "instances": histories}, {"item_id": "11", "instances": more}]}
+    emulator.control("POST", "faults", method="POST", path=BULK, status=200, json=response)
 
     assert [row["instance_id"] for row in listing(states="in_progress").execute({})] == [other]

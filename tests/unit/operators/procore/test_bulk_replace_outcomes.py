@@ -174,8 +174,8 @@ def test_row_that_cannot_be_shown_hides_no_other(emulator, store, monkeypatch):
 
 @pytest.mark.parametrize("named", [{}, {"bulk_replace_request_id": None}, {"bulk_replace_request_id": ""}])
 def test_request_that_is_accepted_without_its_id_is_found(emulator, store, named):
-    answer = {"status": 202, "json": {"data": {"operation_id": "1", **named}}, "after": True}
-    emulator.control("POST", "faults", method="POST", path="/bulk_replace_requests$", **answer)
+    response = {"status": 202, "json": {"data": {"operation_id": "1", **named}}, "after": True}
+    emulator.control("POST", "faults", method="POST", path="/bulk_replace_requests$", **response)
 
     assert replace(**WHO).execute({"task_state_store": store})["request_id"] == "801"
     assert len(posts(emulator)) == 1
@@ -259,7 +259,7 @@ def failed(store, **parameters) -> str:
     return str(failure.value)
 
 
-def answer_errors(emulator, **fault) -> None:
+def respond_with_errors(emulator, **fault) -> None:
     emulator.control("POST", "faults", method="GET", path="/errors$", times=99, **fault)
 
 
@@ -293,7 +293,9 @@ def test_signed_address_gets_no_token_and_is_not_logged(emulator, store, tmp_pat
 
 
 def test_redirect_to_a_sign_in_page_is_not_a_list_of_errors(emulator, store):
-    answer_errors(emulator, status=302, headers={"Location": "https://login.procore.com/?return_to=%2Ferrors.csv"})
+    respond_with_errors(
+        emulator, status=302, headers={"Location": "https://login.procore.com/?return_to=%2Ferrors.csv"}
+    )
 
     result = replace(**WHO).execute({"task_state_store": store})
 
@@ -319,7 +321,7 @@ def test_redirect_to_a_sign_in_page_is_not_a_list_of_errors(emulator, store):
 def test_list_that_cannot_be_read_is_a_warning(emulator, store, fault, monkeypatch, caplog):
     caplog.set_level(logging.WARNING, logger="said")
     monkeypatch.setattr(ProcoreBulkReplaceAssigneesOperator, "log", logging.getLogger("said"))
-    answer_errors(emulator, **fault)
+    respond_with_errors(emulator, **fault)
 
     result = replace(**WHO, confirm_timeout=0).execute({"task_state_store": store})
 
@@ -345,7 +347,7 @@ def test_failed_replacement_without_a_list_states_its_reason(emulator, store):
     ],
 )
 def test_list_is_written_unless_it_is_empty(emulator, store, tmp_path, body, errors, is_written):
-    answer_errors(emulator, status=200, body=body, headers={"Content-Type": "text/csv"})
+    respond_with_errors(emulator, status=200, body=body, headers={"Content-Type": "text/csv"})
     path = tmp_path / "errors.csv"
 
     result = replace(**WHO, errors_path=f"file://{path}").execute({"task_state_store": store})
@@ -355,6 +357,6 @@ def test_list_is_written_unless_it_is_empty(emulator, store, tmp_path, body, err
 
 
 def test_error_list_that_comes_with_202_counts(emulator, store):
-    answer_errors(emulator, status=202, body="1001,401,Gone\n", headers={"Content-Type": "text/csv"})
+    respond_with_errors(emulator, status=202, body="1001,401,Gone\n", headers={"Content-Type": "text/csv"})
 
     assert replace(**WHO).execute({"task_state_store": store})["errors"] == 1

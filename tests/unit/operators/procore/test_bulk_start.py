@@ -183,7 +183,7 @@ def test_an_operation_that_failed_as_a_whole_names_every_item(emulator, store):
         start("11", "12").execute({"task_state_store": store})
 
 
-# --- lost answers, refusals, kills ---
+# --- lost responses, rejections, kills ---
 
 
 def test_an_order_that_never_arrived_is_resent_with_its_token(emulator, store):

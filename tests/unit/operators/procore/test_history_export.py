@@ -100,8 +100,8 @@ def test_approval_becomes_rows_of_who_decided_what_and_how_long(emulator, folder
     assert instance["duration_seconds"] >= 3600
     steps = {step["name"]: step for step in lines(result, "steps")}
     assert 3600 <= steps["Budget Check"]["duration_seconds"] < 3700
-    answers = [(r["step"], r["login"], r["response"], r["comment"]) for r in lines(result, "responses")]
-    assert answers == [
+    responses = [(r["step"], r["login"], r["response"], r["comment"]) for r in lines(result, "responses")]
+    assert responses == [
         ("Budget Check", "integration@example.com", "Approve", "ok"),
         ("Director Approval", "dana@example.com", "Approve", "ok"),
     ]
@@ -281,8 +281,8 @@ def test_a_listed_instance_without_a_history_is_reported(emulator, folder):
 def test_events_of_unknown_types_are_stored_whole(emulator, folder):
     event = {"type": "Teleported", "details": {"id": "1", "to": "Mars"}}
     history = {"instance_id": "700001", "status": "in_progress", "mood": "good", "history": [event]}
-    answer = {"data": [{"item_id": "5001", "instances": [history]}]}
-    emulator.control("POST", "faults", method="POST", path=BULK, status=200, json=answer)
+    response = {"data": [{"item_id": "5001", "instances": [history]}]}
+    emulator.control("POST", "faults", method="POST", path=BULK, status=200, json=response)
 
     (step,) = lines(export(folder), "steps")
 

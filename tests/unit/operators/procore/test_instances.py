@@ -67,11 +67,11 @@ def state_of(emulator, instance_id: str = INSTANCE) -> dict:
     return next(instance for instance in instances if instance["id"] == instance_id)
 
 
-def answer(emulator, option: str, login: str = "integration@example.com", instance_id: str = INSTANCE) -> None:
+def record_response(emulator, option: str, login: str = "integration@example.com", instance_id: str = INSTANCE) -> None:
     emulator.control("POST", f"procore/instances/{instance_id}/respond", login=login, option=option)
 
 
-def lose_answers(emulator, moment: str, path: str, times: int = 1) -> None:
+def lose_responses(emulator, moment: str, path: str, times: int = 1) -> None:
     emulator.control("POST", "faults", method="POST", path=path, reset=moment, times=times)
 
 
@@ -166,7 +166,7 @@ def test_an_item_whose_instance_has_ended_is_started_again(emulator, store):
 
 @pytest.mark.parametrize("policy", ["adopt", "fail"])
 def test_lost_response_to_a_start_is_reconciled_on_the_new_instance(emulator, store, policy):
-    lose_answers(emulator, "after", START)
+    lose_responses(emulator, "after", START)
     operator = start(on_active_instance=policy)
 
     result = operator.execute({"task_state_store": store})
@@ -177,7 +177,7 @@ def test_lost_response_to_a_start_is_reconciled_on_the_new_instance(emulator, st
 
 
 def test_a_start_that_may_not_have_arrived_is_never_sent_again(emulator, store):
-    lose_answers(emulator, "before", START)
+    lose_responses(emulator, "before", START)
 
     for _ in range(2):
         with pytest.raises(AirflowFailException, match=r"OutcomeUnknown.*item 5002 of tool .* shows no new instance"):
@@ -187,7 +187,7 @@ def test_a_start_that_may_not_have_arrived_is_never_sent_again(emulator, store):
 
 
 def test_an_instance_that_shows_late_is_found_by_the_retry(emulator, store):
-    lose_answers(emulator, "after", START)
+    lose_responses(emulator, "after", START)
     emulator.control("POST", "faults", method="GET", path=START, skip=4, times=10_000, status=403, json={})
     with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
         start().execute({"task_state_store": store})
@@ -217,10 +217,10 @@ def test_death_after_sending_lets_a_retry_find_what_was_started(emulator, store)
 
 
 @pytest.mark.parametrize(
-    "answered", [{"body": "<html><title>Proxy</title></html>"}, {"json": {"data": {}}}, {"json": 7}]
+    "response", [{"body": "<html><title>Proxy</title></html>"}, {"json": {"data": {}}}, {"json": 7}]
 )
-def test_a_response_without_an_instance_is_reconciled_by_reading(emulator, store, answered):
-    emulator.control("POST", "faults", method="POST", path=START, status=200, after=True, **answered)
+def test_a_response_without_an_instance_is_reconciled_by_reading(emulator, store, response):
+    emulator.control("POST", "faults", method="POST", path=START, status=200, after=True, **response)
 
     assert start().execute({"task_state_store": store})["instance_id"] == NEW
     assert started(emulator) == [NEW]
@@ -305,7 +305,7 @@ def test_both_modes_wait_for_the_end_with_the_same_result(emulator, store, defer
     if deferrable:
         with pytest.raises(TaskDeferred) as deferral:
             operator.execute(context)
-        answer(emulator, "Reject", instance_id=NEW)
+        record_response(emulator, "Reject", instance_id=NEW)
         event = first_event(deferral.value.trigger)
         assert event["resume_kwargs"] == {"adopted": False}
         result = start(wait_for_completion=True).execute_complete(context, event)
@@ -316,7 +316,7 @@ def test_both_modes_wait_for_the_end_with_the_same_result(emulator, store, defer
         def look_then_reject(trigger, hook, log):
             looks.append(look(trigger, hook, log))
             if len(looks) == 1:
-                answer(emulator, "Reject", instance_id=NEW)
+                record_response(emulator, "Reject", instance_id=NEW)
             return looks[-1]
 
         with pytest.MonkeyPatch.context() as patch:
@@ -348,7 +348,7 @@ def test_both_modes_wait_for_the_end_with_the_same_result(emulator, store, defer
 def test_that_an_instance_was_adopted_survives_the_deferral(emulator, store):
     with pytest.raises(TaskDeferred) as deferral:
         start(item_id="5001", wait_for_completion=True, deferrable=True).execute({"task_state_store": store})
-    answer(emulator, "Reject")
+    record_response(emulator, "Reject")
 
     resumed = start(item_id="5001", wait_for_completion=True)
     result = resumed.execute_complete({"task_state_store": store}, first_event(deferral.value.trigger))
@@ -505,7 +505,7 @@ def test_by_item_a_retry_ends_no_other_instance(emulator, store):
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_an_end_whose_response_was_lost_is_made_once(emulator, store, moment):
-    lose_answers(emulator, moment, "/terminate$")
+    lose_responses(emulator, moment, "/terminate$")
 
     assert terminate().execute({"task_state_store": store})["ended_at"] is not None
     assert len(effects(emulator, "terminate")) == 1
@@ -576,7 +576,7 @@ def test_an_instance_is_restarted_once_over_all_retries(emulator, store, where):
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_restart_whose_response_was_lost_is_made_once(emulator, store, moment):
-    lose_answers(emulator, moment, "/restart$")
+    lose_responses(emulator, moment, "/restart$")
 
     assert restart().execute({"task_state_store": store})["instance_id"] == NEW
     assert len(effects(emulator, "restart")) == 1
@@ -666,7 +666,7 @@ def test_a_blocked_instance_is_tried_max_refreshes_times(emulator, store):
 @pytest.mark.parametrize(("moment", "sent"), [("after", 1), ("before", 2)])
 def test_a_lost_refresh_is_reconciled_by_reading(emulator, store, moment, sent):
     block(emulator)
-    lose_answers(emulator, moment, "/refresh$")
+    lose_responses(emulator, moment, "/refresh$")
 
     result = refresh().execute({"task_state_store": store})
 
@@ -744,7 +744,7 @@ def test_a_retry_after_success_adds_no_one(emulator, store):
 
 def test_a_retry_after_the_step_returns_the_same(emulator, store):
     first = add().execute({"task_state_store": store})
-    answer(emulator, "Approve")
+    record_response(emulator, "Approve")
 
     assert add().execute({"task_state_store": store}) == first
 
@@ -780,7 +780,7 @@ def test_an_impossible_assignee_is_rejected_and_no_one_is_added(emulator, store)
 @pytest.mark.parametrize("over", ["moved", "ended"])
 def test_a_step_that_is_over_gets_no_assignee(emulator, store, policy, over):
     if over == "moved":
-        answer(emulator, "Approve")
+        record_response(emulator, "Approve")
     else:
         emulator.control("POST", f"procore/instances/{INSTANCE}/terminate")
     operator = add(step_occurrence_id=STEP, on_step_moved=policy)
@@ -800,7 +800,7 @@ def test_a_step_that_moved_between_two_tries_gets_no_assignee(emulator, store):
     emulator.control("POST", "faults", method="POST", path="/additional_assignees$", status=500)
     with pytest.raises(ServerError):
         add().execute({"task_state_store": store})
-    answer(emulator, "Approve")
+    record_response(emulator, "Approve")
 
     with pytest.raises(AirflowFailException, match="StepMoved.*is now at 'Director Approval'"):
         add().execute({"task_state_store": store})
@@ -808,7 +808,7 @@ def test_a_step_that_moved_between_two_tries_gets_no_assignee(emulator, store):
 
 
 def test_a_lost_addition_is_reconciled_by_reading(emulator, store):
-    lose_answers(emulator, "after", "/additional_assignees$")
+    lose_responses(emulator, "after", "/additional_assignees$")
 
     first = add().execute({"task_state_store": store})
 
@@ -818,7 +818,7 @@ def test_a_lost_addition_is_reconciled_by_reading(emulator, store):
 
 
 def test_addition_with_an_unknown_outcome_is_not_retried(emulator, store):
-    lose_answers(emulator, "before", "/additional_assignees$")
+    lose_responses(emulator, "before", "/additional_assignees$")
 
     with pytest.raises(AirflowFailException, match="OutcomeUnknown.*90006"):
         add().execute({"task_state_store": store})
@@ -958,7 +958,7 @@ def test_templates_are_rendered_before_they_are_checked(emulator, store):
 
 def test_deadline_before_the_first_poll_still_finds_an_end(emulator, store):
     start().execute({"task_state_store": store})
-    answer(emulator, "Reject", instance_id=NEW)
+    record_response(emulator, "Reject", instance_id=NEW)
     store.set("deadline", (datetime.now(timezone.utc) - timedelta(seconds=1)).isoformat())
 
     result = start(wait_for_completion=True).execute({"task_state_store": store})
@@ -1013,7 +1013,7 @@ def test_a_wait_that_cannot_be_is_rejected_before_the_start(emulator, store, par
     assert writes(emulator) == []
 
 
-# --- whatever the product answers ---
+# --- malformed responses ---
 
 SHOWS = rf"/instances/{INSTANCE}(/history)?$"
 MALFORMED_RESPONSES = [{"json": {}}, {"json": {"data": {}}}, {"json": {"error": "busy"}}, {"body": "<html></html>"}]
@@ -1023,8 +1023,8 @@ def set_flags(emulator, **values) -> None:
     emulator.control("PATCH", "flags", **values)
 
 
-def respond_malformed(emulator, path: str, answer: dict, *, after: bool, times: int = 1) -> None:
-    emulator.control("POST", "faults", method="POST", path=path, status=200, after=after, times=times, **answer)
+def respond_malformed(emulator, path: str, response: dict, *, after: bool, times: int = 1) -> None:
+    emulator.control("POST", "faults", method="POST", path=path, status=200, after=after, times=times, **response)
 
 
 def refuse_reading(emulator, status: int, path: str = SHOWS, skip: int = 1) -> None:
@@ -1069,7 +1069,7 @@ def test_start_adopts_no_instance_of_another_item_or_tool(emulator, store):
 def test_lost_start_is_claimed_only_by_its_creator(emulator, store, monkeypatch, creator, who):
     set_flags(emulator, created_by=creator)
     if who == "ours":
-        lose_answers(emulator, "after", START)
+        lose_responses(emulator, "after", START)
     else:
         by_somebody_else(emulator, monkeypatch)
     operator = start(confirm_timeout=0, wait_for_completion=True, cancel_on_kill=True, deferrable=True)
@@ -1087,7 +1087,7 @@ def test_lost_start_is_claimed_only_by_its_creator(emulator, store, monkeypatch,
 def test_lost_start_by_an_unknown_user_is_unknown_or_adopted(emulator, store, monkeypatch, creator, who):
     set_flags(emulator, created_by=creator)
     if who == "ours":
-        lose_answers(emulator, "after", START)
+        lose_responses(emulator, "after", START)
     else:
         by_somebody_else(emulator, monkeypatch)
 
@@ -1114,7 +1114,7 @@ def test_start_that_was_too_late_adopts_the_instance(emulator, store, monkeypatc
 
 @pytest.mark.parametrize("status", [403, 404, 500])
 def test_lost_start_that_cannot_be_read_is_an_unknown_outcome(emulator, store, status):
-    lose_answers(emulator, "after", START)
+    lose_responses(emulator, "after", START)
     refuse_reading(emulator, status, START, skip=4)
 
     with pytest.raises(AirflowFailException, match="OutcomeUnknown.*item 5002"):
@@ -1193,7 +1193,7 @@ def test_instance_with_an_empty_end_is_terminated(emulator, store, monkeypatch):
 def test_lost_change_that_cannot_be_read_is_an_unknown_outcome(emulator, store, build, path, status):
     if build is refresh:
         block(emulator)
-    lose_answers(emulator, "after", path, times=9)
+    lose_responses(emulator, "after", path, times=9)
     refuse_reading(emulator, status, skip=2 if build is refresh else 1)
 
     with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
@@ -1202,7 +1202,7 @@ def test_lost_change_that_cannot_be_read_is_an_unknown_outcome(emulator, store, 
 
 @pytest.mark.parametrize(("build", "action"), [(terminate, "terminate"), (restart, "restart")])
 def test_change_that_is_lost_twice_is_found_by_reading(emulator, store, build, action):
-    lose_answers(emulator, "after", f"/{action}$", times=2)
+    lose_responses(emulator, "after", f"/{action}$", times=2)
 
     build(confirm_timeout=0).execute({"task_state_store": store})
 
@@ -1211,7 +1211,7 @@ def test_change_that_is_lost_twice_is_found_by_reading(emulator, store, build, a
 
 @pytest.mark.parametrize("build", [terminate, restart])
 def test_change_that_never_arrives_is_an_unknown_outcome(emulator, store, build):
-    lose_answers(emulator, "before", "/(terminate|restart)$", times=2)
+    lose_responses(emulator, "before", "/(terminate|restart)$", times=2)
 
     with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
         build(confirm_timeout=0).execute({"task_state_store": store})
@@ -1224,7 +1224,7 @@ def test_restart_works_where_the_user_may_not_list(emulator, store):
     assert restart().execute({"task_state_store": store})["instance_id"] == NEW
 
 
-# --- more assignees, whatever the product answers ---
+# --- more assignees, malformed responses ---
 
 
 def test_addition_that_the_step_does_not_show_is_an_unknown_outcome(emulator, store):
@@ -1243,7 +1243,7 @@ def test_addition_to_a_step_that_moves_is_found_or_unknown(emulator, store, monk
 
     def then_it_moves(hook, *args, **kwargs):
         shown = send(hook, *args, **kwargs)
-        answer(emulator, "Approve")
+        record_response(emulator, "Approve")
         if lost:
             raise OutcomeUnknown("The response was lost")
         return shown
@@ -1268,7 +1268,7 @@ def test_killed_addition_is_found_or_unknown_and_not_sent_twice(emulator, store,
     with pytest.raises(Killed):
         add(confirm_timeout=0).execute({"task_state_store": store})
     if moves:
-        answer(emulator, "Approve")
+        record_response(emulator, "Approve")
 
     again = add(confirm_timeout=0, on_step_moved="succeed")
     if moment == "after":
@@ -1283,7 +1283,7 @@ def test_killed_addition_is_found_or_unknown_and_not_sent_twice(emulator, store,
 def test_addition_that_cannot_be_sent_binds_nothing(emulator, store, where):
     with pytest.raises(ConfigurationError):
         add(assignees="nobody@example.com", **where).execute({"task_state_store": store})
-    answer(emulator, "Approve")
+    record_response(emulator, "Approve")
 
     assert add(**where).execute({"task_state_store": store})["step"] == "Director Approval"
 
@@ -1293,7 +1293,7 @@ def test_addition_to_a_step_that_moves_between_read_and_write(emulator, store, m
     send = ProcoreHook.add_assignees
 
     def too_late(hook, *args, **kwargs):
-        answer(emulator, "Approve")
+        record_response(emulator, "Approve")
         return send(hook, *args, **kwargs)
 
     monkeypatch.setattr(ProcoreHook, "add_assignees", too_late)
@@ -1310,7 +1310,7 @@ def test_addition_to_a_step_that_moves_between_read_and_write(emulator, store, m
 
 def test_addition_waits_while_the_instance_is_between_two_steps(emulator, store):
     set_flags(emulator, transition="in_between", transition_delay=3600)
-    answer(emulator, "Approve")
+    record_response(emulator, "Approve")
     with pytest.raises(WorkflowsError, match="between two steps") as raised:
         add(confirm_timeout=0, on_step_moved="succeed").execute({"task_state_store": store})
     assert raised.value.retryable

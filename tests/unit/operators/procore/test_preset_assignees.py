@@ -222,9 +222,9 @@ def test_concurrent_edit_fails_with_the_difference(emulator, monkeypatch):
     update = operator.hook.update_preset_assignees
 
     def edited_right_after(*arguments, **named):
-        answer = update(*arguments, **named)
+        response = update(*arguments, **named)
         emulator.control("POST", f"procore/presets/{PRESET}/assignees", group="Directors", logins=[NORA])
-        return answer
+        return response
 
     monkeypatch.setattr(operator.hook, "update_preset_assignees", edited_right_after)
 

@@ -62,9 +62,9 @@ def test_person_added_after_the_change_is_not_a_difference(emulator, store):
     update = operator.hook.update_preset_assignees
 
     def update_then_edit(*args, **kwargs):
-        answer = update(*args, **kwargs)
+        response = update(*args, **kwargs)
         put(emulator, DANA, LEE, NORA)
-        return answer
+        return response
 
     operator.hook.update_preset_assignees = update_then_edit
 
@@ -77,9 +77,9 @@ def test_person_removed_after_the_change_is_a_difference(emulator, store):
     update = operator.hook.update_preset_assignees
 
     def update_then_edit(*args, **kwargs):
-        answer = update(*args, **kwargs)
+        response = update(*args, **kwargs)
         put(emulator, LEE)
-        return answer
+        return response
 
     operator.hook.update_preset_assignees = update_then_edit
 

@@ -148,10 +148,10 @@ def test_edited_preset_is_left_alone_while_the_others_are_changed(emulator, stor
     update = operator.hook.update_preset_assignees
 
     def edited_right_after(preset_id, **body):
-        answer = update(preset_id, **body)
+        response = update(preset_id, **body)
         if preset_id == presets[0]:
             emulator.control("POST", f"procore/presets/{preset_id}/assignees", group="Directors", logins=[NORA])
-        return answer
+        return response
 
     monkeypatch.setattr(operator.hook, "update_preset_assignees", edited_right_after)
 

@@ -1,4 +1,4 @@
-"""The answer to a step: given once, to the occurrence of the step that it was meant for."""
+"""The response to a step: sent once, to the occurrence of the step that it was meant for."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ TOOL = "purchase_order_contract"
 def respond(**parameters) -> ProcoreRespondOperator:
     requested = {} if {"option", "option_type"} & set(parameters) else {"option": "approve"}
     where = {} if {"instance_id", "item_id"} & set(parameters) else {"instance_id": INSTANCE}
-    return ProcoreRespondOperator(task_id="answer", **{"confirm_timeout": 0.2, **where, **requested, **parameters})
+    return ProcoreRespondOperator(task_id="respond", **{"confirm_timeout": 0.2, **where, **requested, **parameters})
 
 
 def responses(emulator) -> list[tuple[str, str]]:
-    """Return who answered what, as the emulator recorded it."""
+    """Return who responded with which option, as the emulator recorded it."""
     effects = [e for e in emulator.effects() if e["product"] == "procore" and e["action"] == "respond"]
     return [(effect["by"], effect["detail"]["option"]) for effect in effects]
 
@@ -44,7 +44,7 @@ def step_of(emulator, instance_id: str = INSTANCE) -> dict:
 
 
 def task_instance(try_number: int = 1) -> SimpleNamespace:
-    names = {"dag_id": "orders", "run_id": "run", "task_id": "answer", "map_index": -1}
+    names = {"dag_id": "orders", "run_id": "run", "task_id": "respond", "map_index": -1}
     return SimpleNamespace(**names, try_number=try_number, max_tries=2)
 
 
@@ -231,7 +231,7 @@ def test_retry_sends_the_footer_of_the_first_try(emulator, store, monkeypatch, s
 
     first, second = sent_comments
     assert first == second == result["comment"]
-    assert first.startswith("fine\n\nAirflow: DAG orders, run run, task answer\nhttps://air.example/dags/")
+    assert first.startswith("fine\n\nAirflow: DAG orders, run run, task respond\nhttps://air.example/dags/")
 
 
 def test_retry_recognizes_a_comment_with_a_footer(store, monkeypatch, capsys, sent_comments):
@@ -298,7 +298,7 @@ def test_without_a_store_a_retried_task_must_be_given_its_pin(emulator):
 def test_a_bad_parameter_is_named_before_anything_is_sent(emulator, parameters, named):
     where = {} if {"instance_id", "item_id"} & set(parameters) else {"instance_id": INSTANCE}
     requested = {} if "option" in parameters else {"option": "Approve"}
-    operator = ProcoreRespondOperator(task_id="answer", **{**where, **requested, **parameters})
+    operator = ProcoreRespondOperator(task_id="respond", **{**where, **requested, **parameters})
 
     with pytest.raises(ConfigurationError, match=named):
         operator.execute({})
@@ -424,7 +424,7 @@ def test_forbidden_history_does_not_fail_an_accepted_response(emulator, store):
     assert respond().execute({"task_state_store": store})["option"] == "Approve"
 
 
-# --- whatever the product answers ---
+# --- malformed responses of Procore ---
 
 STEP = f"{INSTANCE}01"
 READS = rf"/instances/{INSTANCE}(/history)?$"

@@ -84,8 +84,8 @@ def test_files_are_stored_and_attached_with_both_kinds_of_uploads(emulator, stor
         ("plan.pdf", 8, "application/pdf", "available"),
         ("photo.jpg", 4, "image/jpeg", "available"),
     ]
-    (answer,) = sent(emulator, "/responses")
-    assert answer["body"]["response"]["attachments"] == {"upload_ids": [u["id"] for u in stored(emulator)]}
+    (request,) = sent(emulator, "/responses")
+    assert request["body"]["response"]["attachments"] == {"upload_ids": [u["id"] for u in stored(emulator)]}
 
 
 def test_files_of_a_company_tool_are_stored_for_the_company(emulator, store, plan):
@@ -126,9 +126,9 @@ def test_existing_ids_go_with_the_files_of_the_same_kind(emulator, store, plan):
         {"task_state_store": store}
     )
 
-    (answer,) = sent(emulator, "/responses")
+    (request,) = sent(emulator, "/responses")
     new = stored(emulator)[1]["id"]
-    assert answer["body"]["response"]["attachments"] == {"upload_ids": [there, new], "file_version_ids": ["7", "8"]}
+    assert request["body"]["response"]["attachments"] == {"upload_ids": [there, new], "file_version_ids": ["7", "8"]}
     assert attached(emulator) == ["there.txt", "plan.pdf", "7", "8"]
 
 
@@ -455,8 +455,8 @@ def client():
 
 
 def accept(requests_mock, target: object) -> None:
-    answer = {"data": {"upload_id": "U", "segments": [target]}}
-    requests_mock.post(f"{API}{PROJECT_UPLOADS}", status_code=201, json=answer)
+    response = {"data": {"upload_id": "U", "segments": [target]}}
+    requests_mock.post(f"{API}{PROJECT_UPLOADS}", status_code=201, json=response)
 
 
 def put(client) -> str:
@@ -520,20 +520,20 @@ def test_an_address_that_is_not_https_is_rejected_and_gets_nothing(requests_mock
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [{}, {"data": None}, {"data": []}, {"data": {"upload_id": "U", "segments": []}}, [], {"data": {"segments": [{}]}}],
 )
-def test_order_with_an_unexpected_response_is_an_error(requests_mock, client, answer):
-    requests_mock.post(f"{API}{PROJECT_UPLOADS}", status_code=201, json=answer)
+def test_order_with_an_unexpected_response_is_an_error(requests_mock, client, response):
+    requests_mock.post(f"{API}{PROJECT_UPLOADS}", status_code=201, json=response)
 
     with pytest.raises(UnexpectedResponse):
         put(client)
 
 
-@pytest.mark.parametrize("answer", [{}, {"uuid": "U"}, {"uuid": "U", "fields": [], "url": STORAGE}, {"fields": {}}])
-def test_older_order_with_an_unexpected_response_is_an_error(requests_mock, client, answer):
+@pytest.mark.parametrize("response", [{}, {"uuid": "U"}, {"uuid": "U", "fields": [], "url": STORAGE}, {"fields": {}}])
+def test_older_order_with_an_unexpected_response_is_an_error(requests_mock, client, response):
     requests_mock.post(f"{API}{PROJECT_UPLOADS}", status_code=404)
-    requests_mock.post(f"{API}/rest/v1.1/projects/8/uploads", status_code=201, json=answer)
+    requests_mock.post(f"{API}/rest/v1.1/projects/8/uploads", status_code=201, json=response)
 
     with pytest.raises(UnexpectedResponse):
         put(client)

@@ -41,8 +41,10 @@ def perform(emulator, instance_id: str, **body: Any) -> None:
     emulator.control("POST", f"procore/legacy/instances/{instance_id}/perform", **{**SUBMIT, **body})
 
 
-def fault(emulator, path: str = HISTORIES, **answer: Any) -> None:
-    emulator.control("POST", "faults", path=path, method="GET", **{"times": 1000, "status": 403, "json": {}, **answer})
+def fault(emulator, path: str = HISTORIES, **response: Any) -> None:
+    emulator.control(
+        "POST", "faults", path=path, method="GET", **{"times": 1000, "status": 403, "json": {}, **response}
+    )
 
 
 def manifest_of(result: dict[str, Any]) -> dict[str, Any]:

@@ -189,7 +189,7 @@ def test_an_activity_of_several_roles_needs_the_role(emulator, store):
         perform(instance_id=JOINT, activity="Accept").execute({"task_state_store": store})
 
 
-# --- lost answers ---
+# --- lost responses ---
 
 
 def test_a_response_lost_after_the_fact_is_reconciled_by_reading(emulator, store):

@@ -555,7 +555,7 @@ def test_options_of_an_unexpected_format_are_logged_unchecked(instance_id, monke
     assert caplog.text.count("options of field 'Venue'") == 1
 
 
-# --- writing over kills and lost answers ---
+# --- writing over kills and lost responses ---
 
 
 @pytest.mark.parametrize("name", ["set", "update_fields"])

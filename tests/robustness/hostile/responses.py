@@ -1,4 +1,4 @@
-"""Bad answers: each kind makes one of a good answer."""
+"""Bad responses: each kind makes one of a good response."""
 
 from __future__ import annotations
 
@@ -254,7 +254,7 @@ def deeper(value: Any) -> Any:
 
 
 def echoes(secret: str) -> Iterator[tuple[str, Kind]]:
-    """Yield answers that repeat a secret wherever an error might look."""
+    """Yield responses that repeat a secret wherever an error might look."""
     title = f"<html><head><title>{secret}</title></head></html>".encode()
     yield "in an error", of_status(400, json.dumps({"message": f"not {secret}"}).encode())
     yield "in the fields of an error", of_status(422, json.dumps({"errors": {"name": [secret]}}).encode())
@@ -273,7 +273,7 @@ def echoes(secret: str) -> Iterator[tuple[str, Kind]]:
 
 
 def kinds() -> Iterator[tuple[str, Kind]]:
-    """Yield the bad answers that each call is tried with."""
+    """Yield the bad responses that each call is tried with."""
     for name, body in BODIES.items():
         yield name, of_body(body)
     yield "half of it", of_half
@@ -304,7 +304,7 @@ def kinds() -> Iterator[tuple[str, Kind]]:
 
 
 def kinds_of_http() -> Iterator[tuple[str, Kind]]:
-    """Yield the bad answers in which the body hardly counts."""
+    """Yield the bad responses in which the body hardly counts."""
     for status in (301, 302, 303, 305, 308):
         for name, target in REDIRECTS.items():
             yield f"a redirect {status} {name}", of_status(status, Location=target)
