@@ -1,5 +1,5 @@
 """
-Build the wheel and the source archive, and refuse what must not be released.
+Build the wheel and the source archive, and reject what must not be released.
 
 ``python -m tests.support.release FOLDER [--tag v1.2.3]`` builds into the folder and ends with 1 when anything is wrong;
 with a tag, everything must have its version and the changelog its day.

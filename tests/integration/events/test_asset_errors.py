@@ -22,7 +22,7 @@ EXAMPLES = Path(__file__).parents[3] / "example_dags"
 EVENTS_PAGE = (Path(__file__).parents[3] / "docs" / "events.md").read_text()
 
 
-def refusal(build, *args, **kwargs) -> str:
+def error_of(build, *args, **kwargs) -> str:
     with pytest.raises(ConfigurationError) as caught:
         build(*args, **kwargs)
     assert type(caught.value) is ConfigurationError
@@ -42,32 +42,32 @@ def refusal(build, *args, **kwargs) -> str:
     ids=str,
 )
 def test_error_names_the_function_and_the_asset(kwargs, text):
-    said = refusal(procore_asset, NAME, **{"tool_type": TOOL, **kwargs})
+    said = error_of(procore_asset, NAME, **{"tool_type": TOOL, **kwargs})
 
     assert said == f"procore_asset({NAME!r}): {text}"
 
 
 def test_error_names_the_workflowsoft_function_and_the_asset():
-    assert refusal(workflowsoft_asset, "vendors", step_id="1", max_instances=0) == (
+    assert error_of(workflowsoft_asset, "vendors", step_id="1", max_instances=0) == (
         "workflowsoft_asset('vendors'): max_instances must be from 1 to 500; got 0."
     )
 
 
 @pytest.mark.parametrize("name", ["", None, 5])
 def test_error_shows_an_invalid_name(name):
-    assert refusal(workflowsoft_asset, name, step_id="1") == (
+    assert error_of(workflowsoft_asset, name, step_id="1") == (
         f"workflowsoft_asset({name!r}): name must be text, the name of the asset; got {name!r}."
     )
 
 
 @pytest.mark.parametrize("name", ["self", "a" * 1501])
 def test_error_of_airflow_names_the_asset(name):
-    assert refusal(procore_asset, name, tool_type=TOOL).startswith(f"procore_asset({name!r}): ")
+    assert error_of(procore_asset, name, tool_type=TOOL).startswith(f"procore_asset({name!r}): ")
 
 
 @pytest.mark.parametrize("names", [("step",), ("diagram",), (), ("step", "step_id"), ("diagram", "step", "step_id")])
 def test_step_is_given_by_diagram_and_step_or_by_its_id(names):
-    said = refusal(workflowsoft_asset, "vendors", **dict.fromkeys(names, "1"))
+    said = error_of(workflowsoft_asset, "vendors", **dict.fromkeys(names, "1"))
 
     given = " and ".join(names) or "nothing"
     assert said == f"workflowsoft_asset('vendors'): Give both diagram and step, or step_id alone; got {given}."
@@ -83,7 +83,7 @@ def test_step_is_given_by_diagram_and_step_or_by_its_id(names):
     ids=["generator", "iterator", "keys"],
 )
 def test_iterator_is_rejected_with_the_allowed_types(build, kwargs):
-    assert "as a list, a tuple or a set" in refusal(build, NAME, **kwargs)
+    assert "as a list, a tuple or a set" in error_of(build, NAME, **kwargs)
 
 
 @pytest.mark.parametrize(
@@ -100,19 +100,19 @@ def test_iterator_is_rejected_with_the_allowed_types(build, kwargs):
     ids=lambda value: getattr(value, "__name__", None),
 )
 def test_template_is_rejected_with_advice(build, kwargs, named):
-    said = refusal(build, NAME, **kwargs)
+    said = error_of(build, NAME, **kwargs)
 
     assert f"{named} is a template, which Airflow does not render in an asset's watcher. Give the value" in said
 
 
 def test_a_template_as_a_name_is_rejected():
-    assert "name is a template" in refusal(procore_asset, "{{ ds }}", tool_type=TOOL)
+    assert "name is a template" in error_of(procore_asset, "{{ ds }}", tool_type=TOOL)
 
 
 @pytest.mark.parametrize("event", EVENTS)
 @pytest.mark.parametrize("tool_type", ["correspondence", [TOOL, "correspondence"]])
 def test_correspondence_needs_its_subtype(event, tool_type):
-    assert "tool_subtype is missing" in refusal(procore_asset, NAME, event=event, tool_type=tool_type)
+    assert "tool_subtype is missing" in error_of(procore_asset, NAME, event=event, tool_type=tool_type)
     assert procore_asset(NAME, event=event, tool_type=tool_type, tool_subtype=-123456789).name == NAME
 
 

@@ -35,7 +35,7 @@ def test_poll_survives_a_rate_limit_in_the_middle(airflow_connections, monkeypat
     emulator.control("POST", "procore/instances/many", count=many, tool_type=TOOL)
     limits = {"rate_limit": "on", "spike_limit": 7, "rate_headers": headers, "rate_429": says}
     emulator.control("PATCH", "flags", bulk_history=bulk, **limits)
-    # As where a server's limit cannot be guessed, so that every poll is refused several times.
+    # As where a server's limit cannot be guessed, so that every poll is rate-limited several times.
     monkeypatch.setattr(rate_limiter, "MIN_SPIKE_REQUESTS", 10_000)
     sent = []
     record = rate_limiter.RateLimiter.record
@@ -59,6 +59,6 @@ def test_poll_survives_a_rate_limit_in_the_middle(airflow_connections, monkeypat
     assert len(found) >= 3
     known = found[0].requests if kind is ProcoreResponseRequestedTrigger else found[0].described
     assert len(known) == many + 1
-    refused = [request for request in emulator.requests() if request["status"] == 429]
-    assert len(refused) >= 5
+    rejected = [request for request in emulator.requests() if request["status"] == 429]
+    assert len(rejected) >= 5
     assert max(sent) == 1

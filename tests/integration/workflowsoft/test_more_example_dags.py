@@ -283,7 +283,7 @@ def test_request_for_an_order_in_progress_changes_nothing(emulator, connect):
     connect("consumed_on_read")
     start(emulator, "Purchase request", **{"Purchase order id": 5001})
 
-    refused = run(BOTH)
+    failed = run(BOTH)
 
-    assert states(refused)["start_the_approval"] == ["failed"]
+    assert states(failed)["start_the_approval"] == ["failed"]
     assert [effect["action"] for effect in emulator.effects()] == ["start_process", "deliver"]

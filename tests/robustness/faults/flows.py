@@ -37,7 +37,7 @@ from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
 from airflow_provider_workflows.sensors.workflowsoft import WorkflowsoftIntegrationSensor
 
 from . import truth
-from .strikes import KILLS, REFUSED_READS, TWO_TRIES, is_end
+from .strikes import KILLS, REJECTED_READS, TWO_TRIES, is_end
 
 CONSUMED, KEPT = "consumed_on_read", "listed_until_completed"
 TOOL = "purchase_order_contract"
@@ -112,7 +112,7 @@ class Flow:
     :param kind: What it is struck with.
     :param flags: The emulator's flags that are not as by default.
     :param notes_doubt: Whether a retry knows that an earlier try was cut off while it acted, so that it may not say
-        anything else either where reading is refused.
+        anything else either where reading is rejected.
     """
 
     name: str
@@ -589,13 +589,13 @@ FLOWS = (
     _one(_HIDDEN, "respond, responses hidden", flags={"hidden_events": "responses"}),
     _one(_HIDDEN, "respond, steps hidden", flags={"hidden_events": "response_steps"}),
     # After an unknown outcome.
-    _one(_UNREAD, "respond, reading rejected", kind=REFUSED_READS, notes_doubt=True),
-    _one(PERFORM, "perform, reading rejected", kind=REFUSED_READS, notes_doubt=True),
-    _one(START, "start, reading rejected", kind=REFUSED_READS, notes_doubt=True),
-    _one(BULK_START, "bulk start, reading rejected", kind=REFUSED_READS),
-    _one(TERMINATE, "terminate, reading rejected", kind=REFUSED_READS),
-    _one(RESTART, "restart, reading rejected", kind=REFUSED_READS),
-    _one(ADD_ASSIGNEES, "add assignees, reading rejected", kind=REFUSED_READS, notes_doubt=True),
+    _one(_UNREAD, "respond, reading rejected", kind=REJECTED_READS, notes_doubt=True),
+    _one(PERFORM, "perform, reading rejected", kind=REJECTED_READS, notes_doubt=True),
+    _one(START, "start, reading rejected", kind=REJECTED_READS, notes_doubt=True),
+    _one(BULK_START, "bulk start, reading rejected", kind=REJECTED_READS),
+    _one(TERMINATE, "terminate, reading rejected", kind=REJECTED_READS),
+    _one(RESTART, "restart, reading rejected", kind=REJECTED_READS),
+    _one(ADD_ASSIGNEES, "add assignees, reading rejected", kind=REJECTED_READS, notes_doubt=True),
     # A worker goes on that Airflow took for dead, and has replaced. Not of create task, start process and bulk replace:
     # there the API takes the same order twice, and whoever has read before the other one writes cannot know of it. Nor
     # of a sensor whose polls consume: what the suspended one has received, it alone knows.

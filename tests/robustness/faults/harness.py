@@ -84,12 +84,12 @@ class Gate(emulator_app.EmulatorApp):
             response = emulator_app._BufferedResponse()
             if strike is not None and strike.how != SUSPENDED_AFTER:
                 await asyncio.to_thread(run.suspend, strike)
-            if (status := run.refuses(label)) is None:
+            if (status := run.rejects(label)) is None:
                 await arrives(response.receive)
             else:
                 response.status = status
-                error = {"code": "rejected", "message": "Refused.", "details": []}
-                response.set_body({"error": error, "message": "Refused."})
+                error = {"code": "rejected", "message": "Rejected.", "details": []}
+                response.set_body({"error": error, "message": "Rejected."})
             if strike is not None and strike.how == SUSPENDED_AFTER:
                 await asyncio.to_thread(run.suspend, strike)
             await response.send_to(send, None)
@@ -168,7 +168,7 @@ class Try:
         self.sent = False
         self.alone = True
         self.lost: str | None = None  # how a request that acts was lost, which it survived
-        self.refused = False
+        self.rejects_reads = False
         self.passed = 0
         self.turn = threading.Event()
         self.over = threading.Event()
@@ -264,12 +264,12 @@ class Run:
             active.lost = strike.how if acts else active.lost
         if strike.read_status is not None:
             self._rejected = (strike.read_status, 1 if strike.how in SURVIVED else 2)
-            active.refused = True
+            active.rejects_reads = True
         return strike
 
-    def refuses(self, label: str) -> int | None:
+    def rejects(self, label: str) -> int | None:
         """Return the status with which a request is rejected, or None."""
-        is_rejected = self._active.refused and label.startswith("GET") and self.flow.reads(label)
+        is_rejected = self._active.rejects_reads and label.startswith("GET") and self.flow.reads(label)
         return self._rejected[0] if is_rejected else None
 
     def kill(self) -> None:
@@ -399,7 +399,7 @@ class Run:
         task = self._current
         in_doubt, was_done = task.in_doubt(self._kept(order.max_tries)), self._is_done(task)
         one = Try(order, len(self._rows()), in_doubt=in_doubt, was_done=was_done)
-        one.refused = self._rejected[1] > 0
+        one.rejects_reads = self._rejected[1] > 0
         if order.resume is not None:  # so it speaks for its part before the wait, too
             one.effects, one.sent, one.alone = self._deferred.effects, self._deferred.sent, self._deferred.alone
         self._active = one
@@ -489,7 +489,7 @@ class Run:
                 untrue += task.claims(what, seen)
         elif how in ("failed", "retry"):
             untrue += untrue_error(what, seen)
-            if one.refused and one.is_uncertain and not what.startswith("OutcomeUnknown: "):
+            if one.rejects_reads and one.is_uncertain and not what.startswith("OutcomeUnknown: "):
                 untrue.append(f"its outcome was unknown, and it says otherwise: {what}")
         self.outcome.untrue += [f"{task.name}, try {one.order.try_number}: {words}" for words in untrue]
 
@@ -520,7 +520,7 @@ class Run:
     def _check_failure(self, task: Task, what: str, one: Try) -> None:
         self.outcome.ended = FAILED
         shows = task.is_readable and (one.was_done or one.lost == RESPONSE_LOST)
-        if not one.is_uncertain or ((task.settles or shows) and not one.refused):
+        if not one.is_uncertain or ((task.settles or shows) and not one.rejects_reads):
             self.outcome.wrong.append(f"{task.name} failed, but it could have known: {what}")
         if not what.startswith("OutcomeUnknown: ") or not re.search(task.look_for, what):
             self.outcome.wrong.append(f"{task.name} failed and does not say what to look for: {what}")

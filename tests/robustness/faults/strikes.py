@@ -26,7 +26,7 @@ SUSPENDED_BEFORE, SUSPENDED_AFTER = "suspended before", "suspended after"
 SUSPENDED = (SUSPENDED_BEFORE, SUSPENDED_AFTER)
 RESUME = "the first try goes on"
 # Which strikes a flow is run with.
-KILLS, TWO_TRIES, REFUSED_READS = "kills", "two tries at once", "reading refused"
+KILLS, TWO_TRIES, REJECTED_READS = "kills", "two tries at once", "reading rejected"
 NEXT_ACT = -1  # the next boundary that acts
 TO_ITS_END = 1_000  # boundaries
 TOKEN_REJECTIONS = (403, 404, 500)
@@ -65,9 +65,9 @@ def points(flow: Flow, boundaries: Sequence[str], seed: int, *, quick: bool) -> 
     if flow.kind == TWO_TRIES:
         suspensions = (_suspensions(flow, boundaries, at, chance, quick=quick) for at in range(len(boundaries)))
         return [(strike,) for strikes in suspensions for strike in strikes]
-    if flow.kind == REFUSED_READS:
+    if flow.kind == REJECTED_READS:
         acts = [at for at, label in enumerate(boundaries) if flow.acts(label)]
-        return [point for at in acts for point in _refusals(flow, at, chance, quick=quick)]
+        return [point for at in acts for point in _rejections(flow, at, chance, quick=quick)]
     at_each = (_strikes(flow, at, label, chance, quick=quick) for at, label in enumerate(boundaries))
     singles = [strike for strikes in at_each for strike in strikes]
     firsts = [strike for strike in singles if strike.how in SURVIVED]
@@ -107,7 +107,7 @@ def _suspensions(flow: Flow, boundaries: Sequence[str], at: int, chance: random.
     return [*found, Strike(at, SUSPENDED_AFTER, TO_ITS_END)] if flow.acts(label) else found
 
 
-def _refusals(flow: Flow, at: int, chance: random.Random, *, quick: bool) -> list[tuple[Strike, ...]]:
+def _rejections(flow: Flow, at: int, chance: random.Random, *, quick: bool) -> list[tuple[Strike, ...]]:
     """Return what leaves an outcome unknown at a boundary that acts, with reading rejected afterwards."""
     found = []
     for how in (*SURVIVED, *((BEFORE, AFTER) if flow.notes_doubt else ())):

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 )
 SEED = 1
 # One flow of each sort, and of how many points the quick tests run one: its outcome can be read, it cannot, reading
-# consumes, reading is refused, two tries run at once, it waits without a worker, and a person decides in Airflow.
+# consumes, reading is rejected, two tries run at once, it waits without a worker, and a person decides in Airflow.
 REPRESENTATIVE = {
     ("respond", None): 5,
     ("create task", None): 3,

@@ -140,7 +140,7 @@ def counted(record: list[Request]) -> list[Request]:
     return [request for request in record if request.path.startswith("/rest/") and request.status != 429]
 
 
-def refused(record: list[Request]) -> list[Request]:
+def rejected(record: list[Request]) -> list[Request]:
     return [request for request in record if request.status == 429]
 
 
@@ -188,7 +188,7 @@ def total_seconds(record: list[Request]) -> float:
 def problems(emulator: RecordedEmulator, part: int = 1) -> list[str]:
     """Return which promises were broken."""
     broken = wrong_effects(emulator, part) + too_early(emulator.record)
-    if not refused(emulator.record):
+    if not rejected(emulator.record):
         broken.append("the limit was never reached")
     if total_seconds(emulator.record) > LARGEST_RATIO * least_seconds(emulator.record):
         broken.append(f"it took more than {LARGEST_RATIO} times the least")
@@ -198,12 +198,12 @@ def problems(emulator: RecordedEmulator, part: int = 1) -> list[str]:
 def report(work: dict[str, list[dict[str, Any]]], record: list[Request]) -> dict[str, str]:
     """Return what was sent and how long it took, by names."""
     least, total = least_seconds(record), total_seconds(record)
-    again = Counter(request.task for request in refused(record))
+    again = Counter(request.task for request in rejected(record))
     return {
         "tasks": str(tasks_of(work)),
         "requests": str(len(record)),
         "that count for the limit": str(len(counted(record))),
-        "429s": str(len(refused(record))),
+        "429s": str(len(rejected(record))),
         "429s of one task, at most": str(max(again.values(), default=0)),
         "minimum": f"{least:.0f} s",
         "total, first to last request": f"{total:.0f} s",

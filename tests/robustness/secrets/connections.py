@@ -26,7 +26,7 @@ def failing_connections(emulator: Emulator, hostile: Hostile, secret: dict[str, 
         return {**good, "host": url, "password": mine(name), "extra": {**good["extra"], "login_url": url, **changed}}
 
     # No header holds anything but ASCII.
-    for name in ("refusing_bearer", "refusing_cookie"):
+    for name in ("rejecting_bearer", "rejecting_cookie"):
         secret[name] = new_secret("/+\"'&%=")
 
     def to_ws(kind: str, name: str, **changed: Any) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def failing_connections(emulator: Emulator, hostile: Hostile, secret: dict[str, 
     url = f"http://{mine('in_a_url').replace('/', '')}@127.0.0.1:9"
     return {
         "wrong_secret": {**good, "password": mine("wrong_secret")},
-        "refusing_sign_in": to("refusing", "refusing_sign_in"),
+        "rejecting_sign_in": to("rejecting", "rejecting_sign_in"),
         "malformed_token": to("malformed", "malformed_token"),
         "unauthorized": to("unauthorized", "unauthorized"),
         "invalid": to("invalid", "invalid"),
@@ -47,7 +47,7 @@ def failing_connections(emulator: Emulator, hostile: Hostile, secret: dict[str, 
         "linking": to("linking", "linking"),
         "lost": to("lost", "lost"),
         "later": to("later", "later"),
-        "ready_token_refused": to("unauthorized", "-", access_token=secret.setdefault("ready", secrets.token_hex(20))),
+        "ready_token_rejected": to("unauthorized", "-", access_token=secret.setdefault("ready", secrets.token_hex(20))),
         "ready_token_in_a_list": extra(access_token=[mine("in_a_list")]),
         "ready_token_as_company": extra(company_id=mine("as_company")),
         "ready_token_as_environment": extra(environment=mine("as_environment")),
@@ -56,11 +56,11 @@ def failing_connections(emulator: Emulator, hostile: Hostile, secret: dict[str, 
         "secret_in_a_proxy": extra(proxies={"http": url}),
         "extra_is_not_json": {**good, "extra": '{"access_token": "' + mine("not_json")},
         "wrong_password": {**good_ws, "password": mine("wrong_password")},
-        "refusing_basic": to_ws("refusing", "refusing_basic"),
-        "refusing_bearer": to_ws("refusing", "refusing_bearer", extra={"login_auth": "bearer"}),
-        "refusing_cookie": to_ws("refusing", "refusing_cookie", extra={"login_auth": "cookie"}),
+        "rejecting_basic": to_ws("rejecting", "rejecting_basic"),
+        "rejecting_bearer": to_ws("rejecting", "rejecting_bearer", extra={"login_auth": "bearer"}),
+        "rejecting_cookie": to_ws("rejecting", "rejecting_cookie", extra={"login_auth": "cookie"}),
         "malformed_api_token": to_ws("malformed", "malformed_api_token"),
-        "ready_api_token_refused": {
+        "ready_api_token_rejected": {
             **to_ws("unauthorized", "-"),
             "login": None,
             "password": secret.setdefault("ready_ws", secrets.token_hex(20)),

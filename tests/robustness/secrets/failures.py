@@ -16,13 +16,13 @@ from airflow_provider_workflows.sensors.workflowsoft import WorkflowsoftIntegrat
 # Each task has the name of its connection.
 PROCORE = (
     "wrong_secret",
-    "refusing_sign_in",
+    "rejecting_sign_in",
     "malformed_token",
     "unauthorized",
     "invalid",
     "failing",
     "moved",
-    "ready_token_refused",
+    "ready_token_rejected",
     "ready_token_in_a_list",
     "ready_token_as_company",
     "ready_token_as_environment",
@@ -33,11 +33,11 @@ PROCORE = (
 )
 WORKFLOWSOFT = (
     "wrong_password",
-    "refusing_basic",
-    "refusing_bearer",
-    "refusing_cookie",
+    "rejecting_basic",
+    "rejecting_bearer",
+    "rejecting_cookie",
     "malformed_api_token",
-    "ready_api_token_refused",
+    "ready_api_token_rejected",
 )
 
 

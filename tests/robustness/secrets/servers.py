@@ -89,9 +89,9 @@ class Hostile(Server):
     class handler(_Handler):
         def respond(self) -> None:
             _, kind, path = urlsplit(self.path).path.split("/", 2)
-            if path == "oauth/token" and kind == "refusing":
+            if path == "oauth/token" and kind == "rejecting":
                 self.say(401, {"error": "invalid_client", "error_description": f"Nobody knows {self.sent}"})
-            elif path == "api/v2/app/apitoken" and kind == "refusing":
+            elif path == "api/v2/app/apitoken" and kind == "rejecting":
                 self.repeat(401)
             elif path in ("oauth/token", "api/v2/app/apitoken"):
                 token = self.server.issue()

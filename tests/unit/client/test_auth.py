@@ -91,12 +91,12 @@ def test_many_threads_that_are_rejected_renew_once():
     header(auth)
     gate = threading.Barrier(50)
 
-    def refused(_: int) -> None:
+    def renew(_: int) -> None:
         gate.wait()
         auth.renew("token-1")
 
     with ThreadPoolExecutor(50) as threads:
-        list(threads.map(refused, range(50)))
+        list(threads.map(renew, range(50)))
 
     assert source.count == 2
 

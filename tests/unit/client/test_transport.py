@@ -108,15 +108,15 @@ TOKEN_REJECTIONS = {
 
 
 @EVERY_CALL
-@pytest.mark.parametrize("refusal", TOKEN_REJECTIONS)
-def test_a_call_without_a_proxy_tunnel_is_retried(listen, refusal, idempotency):
+@pytest.mark.parametrize("rejection", TOKEN_REJECTIONS)
+def test_a_call_without_a_proxy_tunnel_is_retried(listen, rejection, idempotency):
     asked: list[bytes] = []
 
-    def refuse(connection: socket.socket, received: bytes) -> None:
+    def reject(connection: socket.socket, received: bytes) -> None:
         asked.append(received)
-        connection.sendall(TOKEN_REJECTIONS[refusal])
+        connection.sendall(TOKEN_REJECTIONS[rejection])
 
-    proxy = listen(refuse)
+    proxy = listen(reject)
     proxies = {"https": f"http://127.0.0.1:{proxy.port}"}
     client = RestClient("https://api.example.com", retry=TWICE, proxies=proxies, timeout=2)
 

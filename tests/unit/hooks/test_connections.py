@@ -158,13 +158,13 @@ def test_a_wrong_project_is_named(emulator, set_connection):
 @pytest.mark.parametrize("wrong", ["company_id", "project_id"])
 def test_the_doctor_says_the_same(emulator, set_connection, wrong):
     hook = procore_at(emulator, set_connection, **{wrong: 42})
-    with pytest.raises((NotFound, PermissionDenied)) as refused:
+    with pytest.raises((NotFound, PermissionDenied)) as error:
         next(hook.list_presets("purchase_order_contract", project_id=hook.project_id))
 
     fixes = [check.fix for check in Diagnosis("mine").checks() if check.status == "failed"]
 
     assert len(fixes) == 1
-    assert fixes[0] in str(refused.value)
+    assert fixes[0] in str(error.value)
 
 
 def test_the_doctor_finds_an_expired_static_token(emulator, set_connection):

@@ -828,13 +828,13 @@ def test_the_instances_of_an_item_are_one_at_least(airflow_connections):
 def test_a_rejection_to_list_the_tools_is_requested_once(connect, requests_mock):
     requests_mock.post("https://login.procore.com/oauth/token", json=TOKEN)
     requests_mock.get(requests_mock_any(), json={"data": []})
-    refused = requests_mock.get(f"https://api.procore.com{COMPANY_PATH}/tools", status_code=403)
+    listing = requests_mock.get(f"https://api.procore.com{COMPANY_PATH}/tools", status_code=403)
     hook = connect({"project_id": "3"})
 
     for _ in range(3):
         list(hook.list_instances("purchase_order_contract"))
 
-    assert refused.call_count == 1
+    assert listing.call_count == 1
 
 
 @pytest.mark.parametrize("filters", ["honoured", "ignored"])

@@ -393,12 +393,12 @@ def test_permanent_logs_are_listed_lazily_at_either_level(hook, requests_mock, p
 
 
 def test_the_filters_that_a_permanent_log_lacks_are_named(hook, requests_mock):
-    refusal = {"workflowed_object_type": "is missing", "workflowed_object_id": "is missing"}
-    requests_mock.get(f"{URL}/companies/1234/workflow_permanent_logs", json=refusal, status_code=400)
+    missing = {"workflowed_object_type": "is missing", "workflowed_object_id": "is missing"}
+    requests_mock.get(f"{URL}/companies/1234/workflow_permanent_logs", json=missing, status_code=400)
 
-    with pytest.raises(InvalidRequest, match="workflowed_object_type: is missing") as refused:
+    with pytest.raises(InvalidRequest, match="workflowed_object_type: is missing") as error:
         list(hook.list_permanent_logs("", ""))
-    assert refused.value.fields["workflowed_object_id"] == ["is missing"]
+    assert error.value.fields["workflowed_object_id"] == ["is missing"]
 
 
 @pytest.mark.parametrize(("kind", "rows"), [("activities", 1), ("all_events", 2), ("none", 0)])

@@ -75,6 +75,6 @@ def test_workflowsoft_may_limit_calls_or_not(airflow_connections, limited):
     if limited == "none":
         hook.list_process_diagrams()
         return
-    with pytest.raises(RateLimited) as refused:
+    with pytest.raises(RateLimited) as error:
         hook.list_process_diagrams()
-    assert 0 < refused.value.wait <= 12
+    assert 0 < error.value.wait <= 12

@@ -73,8 +73,8 @@ def test_hidden_items_split_their_batch_once_not_at_each_poll(emulator, waiting)
     first, second, statuses, later = waiting(scenario)
 
     assert first[BULK] <= 2 + 4 * 6  # each of the two is found by halving
-    refused = [ids[0] for ids, status in zip(started, statuses, strict=True) if status is not None]
-    assert refused == hidden
+    rejected = [ids[0] for ids, status in zip(started, statuses, strict=True) if status is not None]
+    assert rejected == hidden
     assert second == {BULK: 2, HISTORY: 2}
     assert later == [{BULK: 2}] * 3
 
@@ -278,17 +278,17 @@ def test_429_on_a_later_page_makes_no_wait_poll_individually(emulator, waiting):
     async def scenario(waits):
         waits.begin(*(v2_wait(*ids) for ids in started))
         await waits.settle()
-        refusal = {"status": 429, "headers": {"Retry-After": "20"}}
-        emulator.control("POST", "faults", method="GET", path="/workflows/instances$", skip=1, **refusal)
-        refused = await waits.poll()
+        rejection = {"status": 429, "headers": {"Retry-After": "20"}}
+        emulator.control("POST", "faults", method="GET", path="/workflows/instances$", skip=1, **rejection)
+        rejected = await waits.poll()
         calm = await waits.poll()
-        return refused, calm, set(waits.statuses())
+        return rejected, calm, set(waits.statuses())
 
-    refused, calm, statuses = waiting(scenario)
+    rejected, calm, statuses = waiting(scenario)
 
     assert statuses == {None}
-    assert refused["instances"] + calm["instances"] >= 5  # with the one that was refused
-    assert refused[HISTORY] + calm[HISTORY] <= 15
+    assert rejected["instances"] + calm["instances"] >= 5  # with the one that was rejected
+    assert rejected[HISTORY] + calm[HISTORY] <= 15
 
 
 def test_waits_for_both_instances_of_an_item_end_each_with_its_own(emulator, waiting):

@@ -605,8 +605,8 @@ def test_snapshots_slow_down_after_rejections_and_stay_fresh(clock, product):
         return read
 
     async def scenario():
-        refused = [raises(PermissionDenied("no access"))] * 18
-        product.next = [brings(1), brings(2), brings(3), *refused, brings(4)]
+        rejections = [raises(PermissionDenied("no access"))] * 18
+        product.next = [brings(1), brings(2), brings(3), *rejections, brings(4)]
         feed = snapshots(product.scope(), INTERVAL)
         seen = [await anext(feed)]
         await asyncio.sleep(2.5 * INTERVAL)

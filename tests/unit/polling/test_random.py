@@ -26,7 +26,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("join"), NAMES, st.sampled_from([1.0, 7.0, 60.0])),
     st.tuples(st.just("leave"), NAMES),
     st.tuples(st.just("decide"), NAMES),
-    st.tuples(st.just("refuse"), NAMES),
+    st.tuples(st.just("reject"), NAMES),
     st.tuples(st.just("fails"), NAMES, PASSING),
     st.tuples(st.just("recovers"), NAMES),
     st.tuples(st.just("outage"), PASSING),
@@ -46,7 +46,7 @@ class World:
         self.failing = {}
         self.outage = None
         self.malformed = 0
-        self.refused_at = -1
+        self.rejected_at = -1
         self.requests = 0
         self.product.next = _Endless(self.poll)
 
@@ -63,7 +63,7 @@ class World:
         if self.malformed:
             self.malformed -= 1
             raise UnexpectedResponse("malformed")
-        if self.requests == self.refused_at:
+        if self.requests == self.rejected_at:
             raise AuthenticationError("401")
 
     def outcome(self, name):
@@ -107,7 +107,7 @@ async def play(world, actions):
                 await cancel(waits.pop(name))
             case "decide", [name]:
                 world.wait_results.setdefault(name, DONE)
-            case "refuse", [name]:
+            case "reject", [name]:
                 world.wait_results.setdefault(name, NotFound("gone"))
             case "fails", [name, error]:
                 world.failing[name] = error
@@ -118,11 +118,11 @@ async def play(world, actions):
             case "malformed", [times]:
                 world.malformed = min(times, 2)
             case "signs in again", [after]:
-                world.refused_at = world.requests + after
+                world.rejected_at = world.requests + after
             case "rest", [seconds]:
                 await asyncio.sleep(seconds)
                 check(world, waits, ended)
-    world.outage, world.malformed, world.refused_at = None, 0, -1
+    world.outage, world.malformed, world.rejected_at = None, 0, -1
     world.failing.clear()
     for name in waits:
         world.wait_results.setdefault(name, DONE)

@@ -92,7 +92,7 @@ def test_no_poll_is_sent_before_the_stated_time(emulator, clock, sent, path, sta
 
     assert {payload["status"] for payload in payloads} == {"done"}
     after = [at for at, _ in sent if at > last]
-    assert after[0] >= last + 1700  # the poll that was refused came up to an interval after the fault was made
+    assert after[0] >= last + 1700  # the poll that was rejected came up to an interval after the fault was made
     assert clock.elapsed <= last + 1900 + INTERVAL
 
 
@@ -420,8 +420,8 @@ def test_polls_leave_a_fifth_of_the_rate_limit_to_others(emulator, clock, sent, 
 
     assert {payload["status"] for payload in payloads} == {"done"}
     steady = [at for at, path in sent if at > settled and "/oauth/" not in path and at < settled + 3600]
-    refused = [request for request in emulator.requests() if request["status"] == 429]
-    assert refused == []
+    rejected = [request for request in emulator.requests() if request["status"] == 429]
+    assert rejected == []
     assert 100 <= len(steady) <= 200 * 0.8 * 1.1
     assert most_within(steady, 10) <= 8 + 1
 

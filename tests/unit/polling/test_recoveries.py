@@ -294,16 +294,16 @@ def test_one_rejected_legacy_list_costs_one_poll(emulator, waiting, status):
 
     async def scenario(waits):
         waits.begin(*(legacy_wait(one) for one in ids))
-        refused, _, calm = await waits.poll(), await waits.poll(), await waits.poll()
+        rejected, _, calm = await waits.poll(), await waits.poll(), await waits.poll()
         statuses = waits.statuses()
         await cancel(*waits.tasks)
-        return refused, calm, statuses
+        return rejected, calm, statuses
 
-    refused, calm, statuses = waiting(scenario)
+    rejected, calm, statuses = waiting(scenario)
 
     assert statuses == [None] * 30
     # After a 400 a smaller page is tried, which is given here.
-    assert refused == {LIST: 2 if status == 400 else 1, SHOW: 30}
+    assert rejected == {LIST: 2 if status == 400 else 1, SHOW: 30}
     assert calm == {LIST: 1}
 
 

@@ -110,9 +110,9 @@ def test_a_comment_that_is_the_text_none_is_rejected(value):
 
 
 def test_a_comment_is_not_repeated_in_an_error():
-    with pytest.raises(ConfigurationError) as refused:
+    with pytest.raises(ConfigurationError) as error:
         rendered(comment=["very private"])
-    assert "private" not in str(refused.value)
+    assert "private" not in str(error.value)
 
 
 def test_several_ids_are_texts_and_a_row_stays_one():

@@ -266,9 +266,9 @@ def test_a_name_of_an_activity_wins_over_an_id(activity, known, matched):
     ],
 )
 def test_unknown_or_ambiguous_activity_is_rejected_with_candidates(wish, problem):
-    with pytest.raises(ConfigurationError, match=problem) as refusal:
+    with pytest.raises(ConfigurationError, match=problem) as error:
         rules.choose_activity(rules.describe_instance(INSTANCE)["activities"], **wish)
-    assert "'Deny' (id 29948, role 'Reviewer' 14304)" in str(refusal.value)
+    assert "'Deny' (id 29948, role 'Reviewer' 14304)" in str(error.value)
 
 
 # --- occurrences whose time is unknown ---

@@ -85,9 +85,9 @@ def test_label_of_several_options_is_an_error_with_their_ids():
     [({"option": "Aprove"}, "matches no option"), ({"option_type": "approve"}, "is the type of several options")],
 )
 def test_unknown_or_ambiguous_option_is_rejected_with_candidates(wish, problem):
-    with pytest.raises(ConfigurationError, match=problem) as refusal:
+    with pytest.raises(ConfigurationError, match=problem) as error:
         response_rules.choose_option(rules.response_options(STEP), **wish)
-    assert "'Approve' (id 1, type approve)" in str(refusal.value)
+    assert "'Approve' (id 1, type approve)" in str(error.value)
 
 
 def test_recorded_response_is_found_at_the_step_and_in_the_history():

@@ -117,11 +117,11 @@ CONTRADICTING = {
 )
 def test_outcome_that_is_not_clear_takes_no_branch(outcome, branches):
     for default in (None, "other"):
-        with pytest.raises(OutcomeUnclear) as refusal:
+        with pytest.raises(OutcomeUnclear) as error:
             choose(outcome, branches, default=default)
-    assert repr(outcome["item_status"]) in str(refusal.value)
+    assert repr(outcome["item_status"]) in str(error.value)
     candidates = ((outcome["occurrence"] or outcome)["decision"] or {"candidates": []})["candidates"]
-    assert all(repr(one) in str(refusal.value) for one in candidates)
+    assert all(repr(one) in str(error.value) for one in candidates)
     with pytest.raises(OutcomeUnclear):
         outcome_names(outcome)
 

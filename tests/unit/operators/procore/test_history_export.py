@@ -213,7 +213,7 @@ def test_batches_are_halved_until_procore_takes_them_and_stay_so(emulator, folde
 
     assert result["instances"] == 20
     assert result["failed"] == []
-    assert calls(emulator)["bulk_history"] == 2 * attempts + 4  # 20 and 10 are refused, then four times 5
+    assert calls(emulator)["bulk_history"] == 2 * attempts + 4  # 20 and 10 are rejected, then four times 5
 
 
 def test_item_rejected_alone_is_reported_and_batches_grow_again(emulator, folder):

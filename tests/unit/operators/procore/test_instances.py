@@ -1027,7 +1027,7 @@ def respond_malformed(emulator, path: str, response: dict, *, after: bool, times
     emulator.control("POST", "faults", method="POST", path=path, status=200, after=after, times=times, **response)
 
 
-def refuse_reading(emulator, status: int, path: str = SHOWS, skip: int = 1) -> None:
+def reject_reads(emulator, status: int, path: str = SHOWS, skip: int = 1) -> None:
     emulator.control("POST", "faults", method="GET", path=path, skip=skip, times=10**6, status=status, json={})
 
 
@@ -1115,7 +1115,7 @@ def test_start_that_was_too_late_adopts_the_instance(emulator, store, monkeypatc
 @pytest.mark.parametrize("status", [403, 404, 500])
 def test_lost_start_that_cannot_be_read_is_an_unknown_outcome(emulator, store, status):
     lose_responses(emulator, "after", START)
-    refuse_reading(emulator, status, START, skip=4)
+    reject_reads(emulator, status, START, skip=4)
 
     with pytest.raises(AirflowFailException, match="OutcomeUnknown.*item 5002"):
         start(confirm_timeout=0).execute({"task_state_store": store})
@@ -1123,7 +1123,7 @@ def test_lost_start_that_cannot_be_read_is_an_unknown_outcome(emulator, store, s
 
 
 def test_started_instance_is_reported_though_it_cannot_be_read(emulator, store):
-    refuse_reading(emulator, 500, f"/instances/{NEW}$", skip=0)
+    reject_reads(emulator, 500, f"/instances/{NEW}$", skip=0)
 
     result = start().execute({"task_state_store": store})
 
@@ -1194,7 +1194,7 @@ def test_lost_change_that_cannot_be_read_is_an_unknown_outcome(emulator, store, 
     if build is refresh:
         block(emulator)
     lose_responses(emulator, "after", path, times=9)
-    refuse_reading(emulator, status, skip=2 if build is refresh else 1)
+    reject_reads(emulator, status, skip=2 if build is refresh else 1)
 
     with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
         build(confirm_timeout=0).execute({"task_state_store": store})

@@ -621,7 +621,7 @@ def test_500_without_effect_is_left_to_airflows_retry(emulator, instance_id, sto
 
 
 @pytest.mark.parametrize(
-    ("refusal", "error"),
+    ("rejection", "error"),
     [
         pytest.param({"status": 400, "json": {"Message": "Not now"}}, InvalidRequest, id="400"),
         pytest.param({"status": 401, "times": 2}, AuthenticationError, id="401"),
@@ -630,8 +630,8 @@ def test_500_without_effect_is_left_to_airflows_retry(emulator, instance_id, sto
         pytest.param({"status": 429, "headers": {"Retry-After": "9999"}}, RateLimited, id="429"),
     ],
 )
-def test_certainly_rejected_write_lets_a_retry_decide_again(emulator, instance_id, store, refusal, error):
-    fault(emulator, "POST", WRITE, **refusal)
+def test_certainly_rejected_write_lets_a_retry_decide_again(emulator, instance_id, store, rejection, error):
+    fault(emulator, "POST", WRITE, **rejection)
     with pytest.raises(error):
         update(instance_id, {"Venue": "Main hall"}).execute({"task_state_store": store})
 
@@ -1033,9 +1033,9 @@ NOT_DONE = [
 ]
 
 
-@pytest.mark.parametrize(("refusal", "error"), NOT_DONE)
-def test_certainly_rejected_completion_is_sent_by_the_next_try(emulator, row, store, refusal, error):
-    fault(emulator, "PATCH", COMPLETE, **refusal)
+@pytest.mark.parametrize(("rejection", "error"), NOT_DONE)
+def test_certainly_rejected_completion_is_sent_by_the_next_try(emulator, row, store, rejection, error):
+    fault(emulator, "PATCH", COMPLETE, **rejection)
     operator = complete(row["integration_instance_id"])
     with pytest.raises(error):
         operator.execute({"task_state_store": store})

@@ -342,7 +342,7 @@ def test_a_500_shows_the_servers_message_and_is_not_retried(emulator, store, bui
 @pytest.mark.sample(3)
 @BOTH
 @pytest.mark.parametrize(
-    ("refusal", "error"),
+    ("rejection", "error"),
     [
         pytest.param({"status": 400, "json": {"Message": "Not now"}}, InvalidRequest, id="400"),
         pytest.param({"status": 401, "times": 2}, AuthenticationError, id="401"),
@@ -352,9 +352,9 @@ def test_a_500_shows_the_servers_message_and_is_not_retried(emulator, store, bui
     ],
 )
 def test_a_rejected_creation_is_made_by_the_next_try(
-    emulator, store, build, action, method, looked_for, refusal, error
+    emulator, store, build, action, method, looked_for, rejection, error
 ):
-    fault(emulator, **refusal)
+    fault(emulator, **rejection)
     with pytest.raises(error):
         run(build(), store)
     assert created(emulator, action) == []
