@@ -140,7 +140,7 @@ class Neighbours:
     async def equal_waits(self) -> None:
         count = self.sizes.equal_waits
         await self._start(self.sizes.listed_instances)
-        # So the list has instances that ask someone else, each of which is read before that is known.
+        # So the list has instances that wait for someone else, each of which is read before that is known.
         await self._set_flags(filters="ignored")
         common: dict[str, Any] = {"procore_conn_id": "procore_default", "company_id": None, "deadline": None}
         query: dict[str, Any] = {"tool_types": [TOOL], "project_ids": [PROJECT], "user": "nora@example.com"}

@@ -76,7 +76,7 @@ class Server:
         self.task: dict[str, Any] = {"row": None, "message": "Nothing to show.", "reads_allowed": False}
         self.status = 200
         self.report: tuple[int, dict[str, Any]] = (200, {"read": 1, "skipped": [], "errors": []})
-        self.asked: list[tuple[str, dict[str, str]]] = []
+        self.requested: list[tuple[str, dict[str, str]]] = []
         self.foreign: list[str] = []
         self.wrong: list[str] = []
         page.context.route("**/*", self._serve)
@@ -99,7 +99,7 @@ class Server:
                 content_type=kind,
                 headers=HEADERS,
             )
-        self.asked.append((name, dict(parse_qsl(address.query, keep_blank_values=True))))
+        self.requested.append((name, dict(parse_qsl(address.query, keep_blank_values=True))))
         if name == "api/waits.csv":
             headers = {"Content-Disposition": 'attachment; filename="approvals.csv"'}
             return route.fulfill(body="product\r\nprocore\r\n", content_type="text/csv", headers=headers)
@@ -219,10 +219,10 @@ def test_filters_are_sent_and_survive_a_reload(server):
     expect(server.page).to_have_url(re.compile("search=700"))
     assert dict(parse_qsl(urlsplit(server.page.url).query)) == filters
 
-    server.asked.clear()
+    server.requested.clear()
     server.page.reload()
     expect(server.frame().locator("tbody tr")).to_be_visible()
-    assert server.asked[0] == ("api/waits", filters)
+    assert server.requested[0] == ("api/waits", filters)
     expect(server.frame().get_by_label("Search")).to_have_value("700 & 1")
     expect(server.frame().get_by_label("Overdue only")).to_be_checked()
 
@@ -240,7 +240,7 @@ def test_group_by_person_counts_and_selects(server):
     unknown = frame.get_by_role("button", name=re.compile("not known ?1"))
     with server.page.expect_response(re.compile("/api/waits")):
         unknown.click()
-    assert server.asked[-1] == ("api/waits", {"person": ""})
+    assert server.requested[-1] == ("api/waits", {"person": ""})
     expect(unknown).to_have_attribute("aria-pressed", "true")
     expect(unknown).to_be_focused()
 
@@ -252,7 +252,7 @@ def test_pages_of_many_waits_are_turned(server):
     server.response["page"] = 2
     frame.get_by_role("button", name="Next").click()
     expect(frame.locator("#page")).to_have_text("Page 2 of 3")
-    assert server.asked[-1] == ("api/waits", {"page": "2"})
+    assert server.requested[-1] == ("api/waits", {"page": "2"})
 
 
 def test_csv_is_downloaded_with_the_filters_out_of_the_sandbox(server):
@@ -323,9 +323,9 @@ def test_the_page_refreshes_by_itself_and_less_often_when_hidden(server):
 
     server.page.frames[1].evaluate("Object.defineProperty(document, 'hidden', {value: true})")
     server.page.frames[1].evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-    asked = len(server.asked)
+    count = len(server.requested)
     server.page.clock.run_for(50_000)
-    assert len(server.asked) == asked
+    assert len(server.requested) == count
     with server.page.expect_response(re.compile("/api/waits")):
         server.page.clock.run_for(11_000)
 
@@ -389,7 +389,7 @@ def test_a_phone_shows_cards_without_scrolling_sideways(server):
     assert page.locator("button, input, select, a").evaluate_all(outside) == 0
     with page.expect_response(re.compile("/api/waits")):
         page.get_by_label("Sort by").select_option("Due")
-    assert server.asked[-1][1]["sort"] == "due"
+    assert server.requested[-1][1]["sort"] == "due"
 
 
 def test_the_tab_of_a_task_shows_its_wait_or_one_line(server):
@@ -397,7 +397,7 @@ def test_the_tab_of_a_task_shows_its_wait_or_one_line(server):
     server.page.goto(f"{SHELL}/task-tab{ids}")
     frame = server.frame()
     expect(frame.get_by_text("Nothing to show.")).to_be_visible()
-    assert server.asked[0][1]["run_id"] == "manual__2030-01-07T08:00:00+00:00"
+    assert server.requested[0][1]["run_id"] == "manual__2030-01-07T08:00:00+00:00"
 
     server.task = {"row": wait(), "message": None, "reads_allowed": True}
     server.refresh()
@@ -406,4 +406,4 @@ def test_the_tab_of_a_task_shows_its_wait_or_one_line(server):
     frame.get_by_role("button", name="Read now").click()
     expect(frame.get_by_role("status")).to_have_text("1 wait read.")
     run = "manual__2030-01-07T08:00:00+00:00"
-    assert ("api/read", {"dag_id": "orders", "search": run}) in server.asked
+    assert ("api/read", {"dag_id": "orders", "search": run}) in server.requested

@@ -54,9 +54,9 @@ def test_the_keyboard_alone_approves_without_losing_focus(emulator, at_the_page)
 
 
 def test_the_page_updates_itself_and_calls_no_other_server(emulator, page):
-    asked: set[str] = set()
+    requested: set[str] = set()
     wrong: list[str] = []
-    page.on("request", lambda request: asked.add(request.url.partition("/_emulator")[0].rstrip("/")))
+    page.on("request", lambda request: requested.add(request.url.partition("/_emulator")[0].rstrip("/")))
     page.on("console", lambda message: wrong.append(message.text))
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.goto(f"{emulator.url}/")
@@ -74,7 +74,7 @@ def test_the_page_updates_itself_and_calls_no_other_server(emulator, page):
     emulator.control("POST", "reset")
     expect(card(page, "568152")).to_have_count(0)
     assert page.evaluate("window.since") == "the start"
-    assert (asked, wrong) == ({emulator.url}, [])
+    assert (requested, wrong) == ({emulator.url}, [])
 
 
 def test_typed_text_and_focus_survive_an_update_of_the_page(airflow_connections, emulator, at_the_page):

@@ -34,14 +34,14 @@ def at_the_report(report_url: str, page: Page) -> Page:
 
 
 def test_report_loads_nothing_and_breaks_no_rule_of_its_own(report_url, page):
-    asked: list[str] = []
+    requested: list[str] = []
     wrong: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: requested.append(request.url))
     page.on("console", lambda message: wrong.append(message.text))
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.goto(report_url)
 
-    assert (asked, wrong) == ([report_url], [])
+    assert (requested, wrong) == ([report_url], [])
     # The policy allows only the page's own styles; without them a legend would have no colour.
     colour = page.locator(".swatch").first.evaluate("(swatch) => getComputedStyle(swatch).backgroundColor")
     assert colour == "rgb(36, 99, 171)"

@@ -68,7 +68,7 @@ class Crowd:
         self.chance = chance
         v2_count = (count - len(DIAGRAMS)) * 3 // 5
         v2 = emulator.control("POST", "procore/instances/many", count=v2_count)["ids"]
-        # From here on they ask the director, and are no event for us.
+        # From here on they wait for the director, and emit no event.
         emulator.control(
             "POST", "procore/instances/respond-many", ids=v2, login="integration@example.com", option="Approve"
         )
@@ -98,7 +98,7 @@ class Crowd:
         shutil.copy(source, folder)
 
     def work(self, decisions: int) -> None:
-        """Decide so many, and start an order that asks us."""
+        """Decide so many, and start an order that waits for us."""
         for product, one in [self.undecided.pop() for _ in range(min(decisions, len(self.undecided)))]:
             self.decided[f"{product} {one}"] = self._decide(product, one)
         self._order()

@@ -240,7 +240,7 @@ class LiveAirflow:
         return [event["extra"]["payload"] for event in events if event["name"] in assets]
 
     def until_scheduled(self) -> None:
-        """Wait until the scheduler has been through its loop, so that a run that an event asked for is there."""
+        """Wait until the scheduler has been through its loop, so that a run that an event triggers exists."""
         for _ in range(2):
             before = self._scheduler_heartbeat()
             self.until("the scheduler has a heartbeat", lambda before=before: self._scheduler_heartbeat() != before)

@@ -140,7 +140,7 @@ class AllTasksRan(BaseException):
 @HAS_POLICIES
 @pytest.mark.usefixtures("airflow_db", "airflow_connections")
 def test_airflow_does_what_the_policy_says(monkeypatch, tmp_path):
-    """Each task runs once, as a worker runs it; what the worker then asks of Airflow is looked at."""
+    """Each task runs once, as a worker runs it; the test reads what the worker then requests of Airflow."""
     from airflow.sdk.execution_time import supervisor
 
     really, found = supervisor.run_task_in_process, {}

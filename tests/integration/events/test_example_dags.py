@@ -35,25 +35,25 @@ def responses(emulator):
 @once_and_in_full()
 def test_requested_response_is_sent_once(airflow_connections, again):
     emulator = airflow_connections
-    asked = request(emulator)
+    event = request(emulator)
 
-    first = run(APPROVAL, constants=events(asked))
+    first = run(APPROVAL, constants=events(event))
 
     assert result(first, "sum_up") == {"Approve": 1}
     assert first.state == "success"
     if again:
-        assert run(APPROVAL, constants=events(asked)).state == "success"
+        assert run(APPROVAL, constants=events(event)).state == "success"
     assert responses(emulator) == ["Approve"]
 
 
 @pytest.mark.slow
 def test_order_over_budget_is_returned(airflow_connections):
     emulator = airflow_connections
-    asked = request(emulator)
+    event = request(emulator)
 
-    done = run(APPROVAL, constants=events(asked), over_budget=[asked["item_id"]])
+    done = run(APPROVAL, constants=events(event), over_budget=[event["item_id"]])
 
-    assert result(done, "notify_the_buyers") == [asked["item_id"]]
+    assert result(done, "notify_the_buyers") == [event["item_id"]]
     assert responses(emulator) == ["Return"]
 
 

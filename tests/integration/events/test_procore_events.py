@@ -15,7 +15,7 @@ from airflow_provider_workflows.triggers.procore_events import (
 )
 
 TOOL = "purchase_order_contract"
-INSTANCE = "700001"  # of the seed; it asks the integration's user
+INSTANCE = "700001"  # of the seed; it waits for the integration's user
 US, DIRECTOR = "integration@example.com", "dana@example.com"
 
 
@@ -58,18 +58,18 @@ def test_open_requests_are_emitted_at_the_first_start(run, emulator):
 
     (payload,) = [payload for _, payload in run(scenario).payloads]
 
-    (asked,) = payload.pop("events")
+    (request,) = payload.pop("events")
     assert payload == {
         "event": "response_requested",
         "procore_conn_id": "procore_default",
         "company_id": "4264807",
         "user_id": "90001",
     }
-    occurrence = asked["step_occurrence_id"]
-    assert asked["event_id"] == f"response_requested:{INSTANCE}:{occurrence}:90001"
-    assert (asked["instance_id"], asked["item_id"], asked["project_id"]) == (INSTANCE, "5001", "1001")
-    assert asked["step"] == "Budget Check"
-    assert set(asked) == {
+    occurrence = request["step_occurrence_id"]
+    assert request["event_id"] == f"response_requested:{INSTANCE}:{occurrence}:90001"
+    assert (request["instance_id"], request["item_id"], request["project_id"]) == (INSTANCE, "5001", "1001")
+    assert request["step"] == "Budget Check"
+    assert set(request) == {
         *("event_id", "instance_id", "item_id", "project_id", "tool_type"),
         *("step", "step_occurrence_id", "step_started_at", "overdue_at"),
     }

@@ -152,7 +152,7 @@ def test_several_assets_share_a_poll_and_each_gets_its_event(run, emulator, conn
     triggerer = run(scenario)
 
     assert emitted(triggerer) == [first] * 3
-    # A poll of this shape asks twice, for it ends when the same instance comes again.
+    # A poll of this shape sends two requests, because it ends when the same instance comes again.
     assert polls(emulator) <= 2 * (triggerer.readings / 3 + 2)
 
 

@@ -1,4 +1,4 @@
-"""The example that puts deputies in: each cover is asked for once, and a cancelled leave stops its own."""
+"""The example that puts deputies in: each cover is requested once, and a cancelled leave stops its own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def cover(*leaves: dict):
     return run(EXAMPLE, leaves=list(leaves))
 
 
-def asked(emulator) -> list[dict]:
+def replacements(emulator) -> list[dict]:
     sent = [r for r in emulator.requests() if r["path"].endswith("/bulk_replace_requests") and r["method"] == "POST"]
     return [request["body"] for request in sent]
 
@@ -48,7 +48,7 @@ def test_each_cover_is_requested_once_and_none_for_the_past(emulator, again):
     report = result(first, "report")
     assert sorted(status for _, status in report["requested"]) == ["active", "upcoming"]
     assert report["with_errors"] == report["stopped"] == []
-    sent = [(one["old_assignee_id"], one["new_assignee_ids"], one["start_date"]) for one in asked(emulator)]
+    sent = [(one["old_assignee_id"], one["new_assignee_ids"], one["start_date"]) for one in replacements(emulator)]
     assert sorted(sent) == [("90004", ["90005"], one["first_day"]) for one in leaves[1:]]
     assert directors(emulator) == ["lee@example.com"]
     if again:
@@ -66,7 +66,7 @@ def test_cancelled_leave_stops_its_own_replacement_once(emulator):
 
     assert result(stopped, "report") == {"requested": [], "with_errors": [], "stopped": [ids["upcoming"]]}
     assert states(again)["stop"] == states(again)["cover"] == ["skipped"]
-    assert len(asked(emulator)) == 2
+    assert len(replacements(emulator)) == 2
 
 
 @pytest.mark.slow
@@ -83,4 +83,4 @@ def test_deputy_who_cannot_be_assigned_fails_the_run(emulator):
 
     assert str(mended.state) == "success"
     assert directors(emulator) == ["lee@example.com"]
-    assert len(asked(emulator)) == 3
+    assert len(replacements(emulator)) == 3

@@ -98,10 +98,10 @@ def test_every_run_succeeds(result):
 
 
 def test_no_request_is_lost_and_none_gets_two_responses(result):
-    asked = {"700001", *result["orders"]}
+    expected = {"700001", *result["orders"]}
 
-    assert {row["instance_id"] for row in result["requests"]} == asked
-    assert result["responses"] == dict.fromkeys(asked, 1)
+    assert {row["instance_id"] for row in result["requests"]} == expected
+    assert result["responses"] == dict.fromkeys(expected, 1)
 
 
 def test_a_redelivered_event_has_the_same_id(result):

@@ -14,26 +14,26 @@ import time
 
 
 def main() -> int:
-    asked = argparse.ArgumentParser(prog="python -m tests.robustness.faults", description=__doc__)
-    asked.add_argument("--flow", default="", help="only flows with these words in their name")
-    asked.add_argument("--mode", help="only flows that read new integrations so")
-    asked.add_argument("--point", type=int, help="only this point, with its story")
-    asked.add_argument("--quick", action="store_true", help="the part that the tests run")
-    asked.add_argument("--seed", type=int, default=1, help="chooses what is left to chance; default 1")
-    wish = asked.parse_args()
-    began = time.monotonic()
-    flows = find(wish.flow, wish.mode)
+    parser = argparse.ArgumentParser(prog="python -m tests.robustness.faults", description=__doc__)
+    parser.add_argument("--flow", default="", help="only flows with these words in their name")
+    parser.add_argument("--mode", help="only flows with this reading of new integrations")
+    parser.add_argument("--point", type=int, help="only this point, with its story")
+    parser.add_argument("--quick", action="store_true", help="the part that the tests run")
+    parser.add_argument("--seed", type=int, default=1, help="chooses what is left to chance; default 1")
+    options = parser.parse_args()
+    started_at = time.monotonic()
+    flows = find(options.flow, options.mode)
     if not flows:
-        asked.error(f"no such flow; there are: {'; '.join(dict.fromkeys(flow.name for flow in FLOWS))}")
+        parser.error(f"no such flow; there are: {'; '.join(dict.fromkeys(flow.name for flow in FLOWS))}")
     with Harness() as harness:
-        rows = [run_flow(harness, flow, wish.seed, quick=wish.quick, only=wish.point) for flow in flows]
+        rows = [run_flow(harness, flow, options.seed, quick=options.quick, only=options.point) for flow in flows]
     outcomes = [outcome for row in rows for outcome in row.outcomes.values()]
     if not outcomes:
-        asked.error(f"no such point: {wish.point}")
+        parser.error(f"no such point: {options.point}")
     print(table(rows))
-    print(f"{len(outcomes)} points in {time.monotonic() - began:.0f} s, seed {wish.seed}.")
+    print(f"{len(outcomes)} points in {time.monotonic() - started_at:.0f} s, seed {options.seed}.")
     violations = [violation for row in rows for violation in row.violations()]
-    story = [] if wish.point is None else [line for outcome in outcomes for line in outcome.story]
+    story = [] if options.point is None else [line for outcome in outcomes for line in outcome.story]
     for line in violations or story:
         print(line)
     return 1 if violations else 0

@@ -369,7 +369,7 @@ def _state(result: Any) -> Any:
     return result["instance_id"], result["state"], result["item_status"]
 
 
-def _asked(result: Any) -> Any:
+def _assigned(result: Any) -> Any:
     return sorted(result["added"] + result["already_assigned"])
 
 
@@ -514,7 +514,7 @@ ADD_ASSIGNEES = Task(
     add_assignees,
     in_doubt=_adding,
     look_for="does not show all of 90003, 90005",
-    reported=_asked,
+    reported=_assigned,
     claims=truth.added,
 )
 BULK_REPLACE = Task(

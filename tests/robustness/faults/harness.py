@@ -318,7 +318,7 @@ class Run:
     # --- a task, as Airflow runs it ---
 
     def _task(self, task: Task) -> bool:
-        """Run a task with its retries and, where it asks for a person, with that person; tell whether it succeeded."""
+        """Run a task with its retries and the person for whom it waits; return whether it succeeded."""
         self._store: dict[str, str] = {}
         self._harness.log.write_text("")
         self._may_report = False

@@ -14,7 +14,7 @@ from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
 
 TOOL = "purchase_order_contract"
 OBJECT = "PurchaseOrderContract"
-AT = {"project_id": "1001"}  # said, so that nobody is asked whose tool a tool is
+AT = {"project_id": "1001"}  # stated, so that no request looks up the level of the tool
 SEGMENT = {"size": 1, "sha256": hashlib.sha256(b"x").hexdigest()}
 APPROVE = PURCHASE_ORDER_APPROVAL.steps["Budget Check"].wire_options[0]["id"]
 REPLACE = {
@@ -158,10 +158,10 @@ CALLS = [
         create_task=lambda hook: hook.create_task("Look", on_behalf_of="11"),
     ),
 ]
-# What asks nobody: it says what the connection says.
+# Members that send no request: they show what the connection says.
 # It reads a file that may lie elsewhere: it follows one redirect, to another host without the token.
 FOLLOWS = "ProcoreHook.get_bulk_replace_errors"
-ASKS_NOBODY = {
+SENDS_NOTHING = {
     "account",
     "advice",
     "base_url",

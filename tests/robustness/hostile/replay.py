@@ -45,7 +45,7 @@ class Server:
     responses: list[Exchange]
     hosts: set[str] = field(default_factory=set)
     trusted: set[str] = field(default_factory=set)  # hosts that were shown the token
-    asked: list[Route] = field(default_factory=list)
+    requested: list[Route] = field(default_factory=list)
 
     def respond(self, request: requests.PreparedRequest) -> Exchange:
         parts = urlsplit(str(request.url))
@@ -53,12 +53,12 @@ class Server:
         self.hosts.add(parts.netloc)
         if "Authorization" in request.headers:
             self.trusted.add(parts.netloc)
-        self.asked.append(route)
+        self.requested.append(route)
         if route == self.spoiled:
-            return self.responses[min(self.asked.count(route), len(self.responses)) - 1]
+            return self.responses[min(self.requested.count(route), len(self.responses)) - 1]
         known = [exchange for exchange in self.good if exchange.route == route]
         nothing = Exchange(route, 404, {}, b'{"error": "not here"}')
-        return known[min(self.asked.count(route), len(known)) - 1] if known else nothing
+        return known[min(self.requested.count(route), len(known)) - 1] if known else nothing
 
 
 @contextmanager

@@ -56,7 +56,7 @@ class HostileServer:
 
 
 def raw(*pieces: bytes | float) -> Send:
-    """Send pieces as they are; a number is a pause in seconds, after which whoever asked may be gone."""
+    """Send pieces as they are; a number is a pause in seconds, after which the client may be gone."""
 
     def send(connection: socket.socket) -> None:
         for piece in pieces:
@@ -88,7 +88,7 @@ def whole(body: bytes, status: str = "200 OK", **headers: str) -> bytes:
 
 
 def endless(first: bytes, piece: bytes) -> Send:
-    """Send a first piece, then another again and again, until whoever asked is gone."""
+    """Send a first piece, then another again and again, until the client is gone."""
 
     def send(connection: socket.socket) -> None:
         connection.sendall(first)

@@ -21,13 +21,13 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from tests.robustness.hostile import responses
-from tests.robustness.hostile.calls import ASKS_NOBODY, CALLS, FOLLOWS, Call, public_members
+from tests.robustness.hostile.calls import CALLS, FOLLOWS, SENDS_NOTHING, Call, public_members
 from tests.robustness.hostile.conftest import READY
 from tests.robustness.hostile.replay import Exchange, Server, served_by
 
 SOON = 5.0  # seconds of work; no pause is a real one here, and a busy machine is no fault of ours
 SIGN_IN = {("POST", "/oauth/token"), ("GET", "/api/v2/app/apitoken")}
-ASKING = [call for call in CALLS if call.name != "get_api_token"]  # a ready token is asked for nowhere
+CALLING = [call for call in CALLS if call.name != "get_api_token"]  # a static token is not fetched
 # One call of each way in which a response is read: an object in an object, pages of both APIs, fields, names that are
 # looked up; and one write action of each API. The other calls read in the same ways, and run with the slow tests.
 REPRESENTATIVE = (
@@ -68,7 +68,7 @@ def each_of(calls: Iterable[Call], quick: Collection[str] = REPRESENTATIVE) -> A
     return pytest.mark.parametrize("call", params)
 
 
-EACH = each_of(ASKING)
+EACH = each_of(CALLING)
 
 
 def outcome_of(call: Call, server: Server) -> tuple[Any, WorkflowsError | None]:
@@ -107,7 +107,7 @@ def problem_with(call: Call, server: Server, like: Any, *, is_unreadable: bool =
         return f"took {time.thread_time() - began:.1f} s"
     hosts = server.trusted if str(call) == FOLLOWS else server.hosts
     if len(hosts) > 1:
-        return f"asked {hosts}"
+        return f"requested {hosts}"
     if error is not None:
         return problem_with_error(call, server, error)
     if is_unreadable and not (call.name == "test_connection" and result[0] is False):
@@ -123,8 +123,8 @@ def problem_with_error(call: Call, server: Server, error: WorkflowsError) -> str
     if not call.acts or server.spoiled in SIGN_IN:
         return None
     status = server.responses[0].status
-    if status not in (401, 429) and server.asked.count(server.spoiled) > 1:
-        return f"was sent {server.asked.count(server.spoiled)} times"
+    if status not in (401, 429) and server.requested.count(server.spoiled) > 1:
+        return f"was sent {server.requested.count(server.spoiled)} times"
     if status < 300 and isinstance(error, NOTHING_DONE):
         return f"{type(error).__name__} would say that nothing was done"
     return None
@@ -152,9 +152,9 @@ def problems_of(call: Call, good: Good, kinds: Any) -> dict[str, str]:
 
 def test_every_public_hook_member_is_tried_or_sends_nothing():
     for hook in {call.hook for call in CALLS}:
-        asked = {call.name for call in CALLS if call.hook is hook}
-        assert public_members(hook) - asked <= ASKS_NOBODY
-        assert not asked & ASKS_NOBODY
+        called = {call.name for call in CALLS if call.hook is hook}
+        assert public_members(hook) - called <= SENDS_NOTHING
+        assert not called & SENDS_NOTHING
 
 
 @EACH
@@ -162,12 +162,12 @@ def test_bad_response_is_a_typed_error_or_result(call, good):
     assert problems_of(call, good, responses.kinds()) == {}
 
 
-@each_of(call for call in ASKING if str(call) in {*REPRESENTATIVE, *OTHER_WAYS, *PAGED})
+@each_of(call for call in CALLING if str(call) in {*REPRESENTATIVE, *OTHER_WAYS, *PAGED})
 def test_bad_http_is_a_typed_error_or_result(call, good):
     assert problems_of(call, good, responses.kinds_of_http()) == {}
 
 
-@each_of([call for call in ASKING if str(call) in {*REPRESENTATIVE, *OTHER_WAYS}], quick=LARGE)
+@each_of([call for call in CALLING if str(call) in {*REPRESENTATIVE, *OTHER_WAYS}], quick=LARGE)
 def test_large_response_makes_no_large_error(call, good):
     assert problems_of(call, good, responses.large_kinds()) == {}
 
@@ -179,7 +179,7 @@ def without_news(value: Any) -> Any:
 
 
 @pytest.mark.sample(8)
-@pytest.mark.parametrize("call", ASKING, ids=str)
+@pytest.mark.parametrize("call", CALLING, ids=str)
 def test_unknown_fields_change_no_result(call, good):
     like = good_result(call, good)
     for exchange in spoilt(call, good):
@@ -201,7 +201,7 @@ def words_of(error: WorkflowsError) -> str:
 
 
 @pytest.mark.sample(8)
-@pytest.mark.parametrize("call", ASKING, ids=str)
+@pytest.mark.parametrize("call", CALLING, ids=str)
 def test_secret_that_the_server_repeats_is_in_no_error(call, good):
     for exchange, (name, kind) in itertools.product(spoilt(call, good), list(responses.echoes(READY))):
         if "_storage" in exchange.route[1]:
@@ -248,7 +248,7 @@ def pages_of(call: Call) -> list[Any]:
 
 
 @pytest.mark.sample(3)
-@pytest.mark.parametrize("call", [call for call in ASKING if str(call) in PAGED], ids=str)
+@pytest.mark.parametrize("call", [call for call in CALLING if str(call) in PAGED], ids=str)
 def test_endless_list_ends_after_the_maximum_of_pages(call, good, monkeypatch):
     monkeypatch.setattr(http, "MAX_PAGES", 20)
     exchange = next(e for e in spoilt(call, good) if not e.route[1].endswith("/me"))
@@ -260,7 +260,7 @@ def test_endless_list_ends_after_the_maximum_of_pages(call, good, monkeypatch):
 
         assert isinstance(error, UnexpectedResponse)
         assert "does not end after 20 pages" in str(error)
-        assert server.asked.count(exchange.route) == 20
+        assert server.requested.count(exchange.route) == 20
 
 
 def test_maximum_of_pages_is_enough_for_a_large_company(good):

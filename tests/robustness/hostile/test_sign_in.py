@@ -109,4 +109,4 @@ def test_no_write_action_is_sent_without_a_token(call, good, status):
     _, error = outcome_of(call, server)
 
     assert isinstance(error, NOTHING_DONE)
-    assert {route for route in server.asked if route != exchange.route} == set()
+    assert {route for route in server.requested if route != exchange.route} == set()

@@ -234,7 +234,7 @@ def test_emulator_has_no_route_that_reads_a_file():
     for module in Path(str(emulator_package.__file__)).parent.rglob("*.py"):
         tree = ast.parse(module.read_text())
         parts = [tree]
-        if module.name == "web_ui.py":  # its import reads the files of the page, whatever is asked for
+        if module.name == "web_ui.py":  # its import reads the files of the page, regardless of the request
             parts = [node for node in ast.walk(tree) if isinstance(node, FUNCTIONS)]
         for node in chain.from_iterable(map(ast.walk, parts)):
             names |= {getattr(node, field, None) for field in ("id", "attr", "module")}

@@ -37,12 +37,12 @@ class Server:
         style: str = "v2",
     ):
         self.style, self.size, self.around, self.takes, self.largest_page = style, size, around, takes, largest_page
-        self.asked: list[dict[str, list[str]]] = []
+        self.requested: list[dict[str, list[str]]] = []
         self.gone = 0  # rows that vanish before the second request
         requests_mock.get(BASE + "/x", text=self.respond)
 
     def respond(self, request, context) -> str:
-        self.asked.append(request.qs)
+        self.requested.append(request.qs)
         per_page = int(request.qs["per_page"][0])
         if per_page > self.largest_page:
             context.status_code = 400
@@ -111,7 +111,7 @@ def test_every_way_to_name_the_next_page_is_followed(requests_mock, way):
     server = Server(requests_mock, 5, WAYS[way])
 
     assert server.read() == [1, 2, 3, 4, 5]
-    assert all(asked["f"] == ["1"] and not {"cursor", "page"} <= set(asked) for asked in server.asked)
+    assert all(query["f"] == ["1"] and not {"cursor", "page"} <= set(query) for query in server.requested)
 
 
 HEADERS = ("X-Next-Cursor", "X-Next-Page", "X-Total-Pages", "Link over http", "X-Pagination")
@@ -140,7 +140,7 @@ def test_a_full_page_that_says_it_is_the_last_one_is_believed(requests_mock, las
     server = Server(requests_mock, 2, lambda n, more: (last, {}))
 
     assert server.read() == [1, 2]
-    assert len(server.asked) == 1
+    assert len(server.requested) == 1
 
 
 def test_a_cursor_of_an_empty_page_that_names_itself_is_the_end(requests_mock):
@@ -169,7 +169,7 @@ def test_after_cursors_a_full_page_without_one_is_the_end(requests_mock):
     server = Server(requests_mock, 4, lambda n, more: ({"next_cursor": "c2"} if more else {}, {}))
 
     assert server.read() == [1, 2, 3, 4]
-    assert len(server.asked) == 2
+    assert len(server.requested) == 2
 
 
 # --- what cannot be followed ---
@@ -296,7 +296,7 @@ def test_pages_that_are_rejected_as_too_large_become_smaller(requests_mock, larg
     for _ in range(2):
         pages = client.pages("/x", params={"f": "1"}, per_page=2000, style=style)
         assert [row["id"] for row in pages] == list(range(1, 121))
-    sizes = [int(asked["per_page"][0]) for asked in server.asked]
+    sizes = [int(query["per_page"][0]) for query in server.requested]
     assert sizes.count(2000) == 1  # the size that works is remembered
     assert sizes[-1] == largest_page
 

@@ -1,4 +1,4 @@
-"""A call that the server turns away while many ask: it gets its turn, not before its time, and not for ever."""
+"""A rate-limited call among many: it gets its turn, not too early, and ends at its deadline."""
 
 from __future__ import annotations
 

@@ -110,10 +110,10 @@ TOKEN_REJECTIONS = {
 @EVERY_CALL
 @pytest.mark.parametrize("rejection", TOKEN_REJECTIONS)
 def test_a_call_without_a_proxy_tunnel_is_retried(listen, rejection, idempotency):
-    asked: list[bytes] = []
+    connects: list[bytes] = []
 
     def reject(connection: socket.socket, received: bytes) -> None:
-        asked.append(received)
+        connects.append(received)
         connection.sendall(TOKEN_REJECTIONS[rejection])
 
     proxy = listen(reject)
@@ -122,7 +122,7 @@ def test_a_call_without_a_proxy_tunnel_is_retried(listen, rejection, idempotency
 
     with pytest.raises(ConnectionFailed):
         client.call("POST", "/x", idempotency=idempotency)
-    assert [one.split(b" ", 1)[0] for one in asked] == [b"CONNECT"] * 2
+    assert [request.split(b" ", 1)[0] for request in connects] == [b"CONNECT"] * 2
 
 
 def test_call_dropped_by_a_proxy_is_an_unknown_outcome(listen):

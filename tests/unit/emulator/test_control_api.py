@@ -224,15 +224,15 @@ def test_delay_holds_up_one_response_and_no_other(emulator, procore, monkeypatch
     emulator.control("POST", "faults", path="/tools$", delay=0.3)
     ended: list[str] = []
 
-    def ask(name: str, path: str) -> None:
+    def request(name: str, path: str) -> None:
         response = requests.get(procore.url + path, headers=procore.session.headers, timeout=60)
         assert response.status_code == 200
         ended.append(name)
 
-    slow = threading.Thread(target=ask, args=("delayed", TOOLS))
+    slow = threading.Thread(target=request, args=("delayed", TOOLS))
     slow.start()
     assert delays.started.wait(60)
-    ask("other", INSTANCE)
+    request("other", INSTANCE)
     delays.end.set()
     slow.join()
 

@@ -166,13 +166,13 @@ def processor_seconds(pid: int) -> float:
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-def cost(pid: int, rows: int, ask: Callable[[], requests.Response]) -> float:
+def cost(pid: int, rows: int, request: Callable[[], requests.Response]) -> float:
     """Return the processor time that the emulator uses for one response."""
-    found = ask().json()
+    found = request().json()
     assert len(found if isinstance(found, list) else found["data"]) == rows
     before = processor_seconds(pid)
     for _ in range(5):
-        ask()
+        request()
     return (processor_seconds(pid) - before) / 5
 
 

@@ -359,7 +359,7 @@ def test_what_others_wrote_is_data_and_never_part_of_the_page(emulator):
 
 
 def post_from(emulator: Emulator, origin: str | None, host: str | None = None, path: str = "") -> int:
-    """Send what a button sends, as a page of that origin does that asks for that host."""
+    """Send what a button sends, as a page of that origin does in a request to that host."""
     headers = {name: value for name, value in (("Origin", origin), ("Host", host)) if value is not None}
     url = emulator.url + (path or "/_emulator/procore/instances/700001/respond")
     return requests.post(url, json=INTEGRATION, headers=headers, timeout=10).status_code

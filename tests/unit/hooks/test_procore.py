@@ -142,7 +142,7 @@ def tools(requests_mock):
 
 
 @pytest.mark.parametrize(
-    ("given", "in_connection", "tool", "where", "asked"),
+    ("given", "in_connection", "tool", "where", "listings"),
     [
         (None, "3", "prequalification", COMPANY_PATH, 1),
         (None, "3", "purchase_order_contract", PROJECT_PATH, 1),
@@ -153,14 +153,16 @@ def tools(requests_mock):
         (None, None, "prequalification", COMPANY_PATH, 1),
     ],
 )
-def test_the_tool_decides_the_level_by_default(connect, tools, requests_mock, given, in_connection, tool, where, asked):
+def test_the_tool_decides_the_level_by_default(
+    connect, tools, requests_mock, given, in_connection, tool, where, listings
+):
     hook = connect({"project_id": in_connection} if in_connection else {})
 
     list(hook.list_instances(tool, project_id=given))
     list(hook.list_instances(tool, project_id=given))
 
     assert requests_mock.last_request.path == f"{where}/instances"
-    assert tools.call_count == asked
+    assert tools.call_count == listings
 
 
 def test_tools_are_requested_once_in_a_process(connect, tools):
@@ -681,8 +683,8 @@ def test_a_response_and_more_assignees_are_recorded(airflow_connections):
     hook = ProcoreHook()
     step = hook.get_instance("700001")["current_step_occurrence"]
 
-    asked = hook.add_assignees("700001", step_occurrence_id=step["id"], assignee_ids=["90006"], reason="other")
-    assert len(asked["current_step_occurrence"]["response_occurrences"]) == 2
+    shown = hook.add_assignees("700001", step_occurrence_id=step["id"], assignee_ids=["90006"], reason="other")
+    assert len(shown["current_step_occurrence"]["response_occurrences"]) == 2
     option = step["available_response_options"][0]["id"]
     hook.respond("700001", step_occurrence_id=step["id"], option_id=option, comment="ok", tool_type=TOOL)
 
@@ -846,8 +848,8 @@ def test_list_holds_only_what_was_requested(airflow_connections, filters):
     hook = ProcoreHook()
 
     found = [
-        [row["id"] for row in hook.list_instances(TOOL, **asked)]
-        for asked in ({}, {"item_id": "5002"}, {"active": True}, {"active": False})
+        [row["id"] for row in hook.list_instances(TOOL, **filters)]
+        for filters in ({}, {"item_id": "5002"}, {"active": True}, {"active": False})
     ]
 
     assert [sorted(found[0]), *found[1:]] == [

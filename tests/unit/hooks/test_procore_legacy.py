@@ -162,7 +162,7 @@ def of_type(name: str, instance_id: int, **workflow: str) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("asked", "rows"),
+    ("requested", "rows"),
     [
         ("Contract", [of_type("PrimeContract", 1), of_type("Contract", 2)]),
         ("purchase_order_contracts", [of_type("Invoice", 1), of_type("PurchaseOrderContract", 2)]),
@@ -172,26 +172,26 @@ def of_type(name: str, instance_id: int, **workflow: str) -> dict:
         ("Contract", [of_type("Contract", 2), of_type("Contract", 2)]),
     ],
 )
-def test_find_instance_compares_the_type_of_every_row(hook, requests_mock, asked, rows):
+def test_find_instance_compares_the_type_of_every_row(hook, requests_mock, requested, rows):
     requests_mock.get(INSTANCES, json=rows, headers={"Link": ""})
 
-    assert hook.find_instance_id(asked, "1953145") == "2"
+    assert hook.find_instance_id(requested, "1953145") == "2"
 
 
 @pytest.mark.parametrize(
-    ("asked", "shown"),
+    ("requested", "shown"),
     [
         ("Contract", of_type("PrimeContract", 1)),
         ("PrimeContract", of_type("Contract", 1, class_name="PurchaseOrderContract")),
         ("Invoice", of_type("Contract", 1)),
     ],
 )
-def test_find_instance_rejects_an_object_of_another_type(hook, requests_mock, asked, shown):
+def test_find_instance_rejects_an_object_of_another_type(hook, requests_mock, requested, shown):
     requests_mock.get(INSTANCES, json=[shown], headers={"Link": ""})
     requests_mock.get(f"{INSTANCES}/0", json=shown)
 
     with pytest.raises(NotFound, match=f"object_type '{shown['workflowed_object_type']}' has that id"):
-        hook.find_instance_id(asked, "1953145")
+        hook.find_instance_id(requested, "1953145")
 
 
 def test_find_instance_with_two_hits_names_both(hook, requests_mock):

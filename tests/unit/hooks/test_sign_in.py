@@ -32,9 +32,9 @@ def test_an_expired_token_is_renewed_once(airflow_connections, way):
 
     acted = [effect["action"] for effect in emulator.effects() if effect["via"] == "api"]
     assert acted == ["terminate", "complete"]
-    asked = [one["path"] for one in emulator.requests() if "token" in one["path"]]
-    assert asked.count("/oauth/token") == 3
-    assert asked.count("/api/v2/app/apitoken") == 3
+    paths = [one["path"] for one in emulator.requests() if "token" in one["path"]]
+    assert paths.count("/oauth/token") == 3
+    assert paths.count("/api/v2/app/apitoken") == 3
 
 
 @pytest.mark.parametrize("way", WAYS)

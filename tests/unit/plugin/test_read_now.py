@@ -1,4 +1,4 @@
-"""Reading the current state because a viewer asked for it: few requests, rarely, and never what reading consumes."""
+"""Reading the current state because a viewer requested it: few requests, rarely, and never what reading consumes."""
 
 from __future__ import annotations
 

@@ -218,8 +218,8 @@ def end(emulator: Emulator, *instance_ids: str) -> None:
     )
 
 
-class Asked:
-    """What the products were asked since the last call, by the last parts of the paths."""
+class RequestCounts:
+    """The requests since the last call, by the last parts of the paths."""
 
     def __init__(self, emulator: Emulator):
         self.emulator = emulator
@@ -237,18 +237,13 @@ class Asked:
         return dict(short)
 
 
-@pytest.fixture
-def asked(emulator: Emulator) -> Asked:
-    return Asked(emulator)
-
-
 class Waiting:
     """Run waits through polls, and record the requests of each poll."""
 
     def __init__(self, emulator, clock):
         self.emulator = emulator
         self.clock = clock
-        self.asked = Asked(emulator)
+        self.counts = RequestCounts(emulator)
         self.tasks = []
         self.polled_until = 0.0
 
@@ -259,7 +254,7 @@ class Waiting:
         """Let one interval pass, in which everything is polled once."""
         self.polled_until += INTERVAL
         await asyncio.sleep(self.polled_until + INTERVAL / 2 - self.clock.elapsed)
-        return self.asked()
+        return self.counts()
 
     async def settle(self) -> None:
         """Let polls pass until each wait was looked at once, as Legacy and a list without a mark need it."""

@@ -192,7 +192,7 @@ def test_many_scopes_of_one_connection_share_four_sockets(emulator, waiting, mon
 
     polls = waiting(scenario)
 
-    assert [sum(asked.values()) for asked in polls[1:]] == [100, 100]
+    assert [sum(counts.values()) for counts in polls[1:]] == [100, 100]
     assert len(connects) <= 4 + 1  # one for the token
 
 
@@ -223,7 +223,7 @@ def test_equal_waits_share_one_list_and_read_what_has_changed(emulator, waiting)
     polls, statuses = waiting(scenario)
 
     assert set(statuses) == {None}
-    assert [asked.get(LIST) for asked in polls] == [1, 1, 1]
+    assert [counts.get(LIST) for counts in polls] == [1, 1, 1]
 
 
 @pytest.mark.usefixtures("airflow_connections")
@@ -234,13 +234,13 @@ def test_event_of_many_requests_is_bounded(emulator, waiting, monkeypatch, insta
 
     async def scenario(waits):
         waits.begin(requested(), requested())
-        asked = await waits.poll()
-        return asked, waits.results()
+        counts = await waits.poll()
+        return counts, waits.results()
 
-    asked, results = waiting(scenario)
+    counts, results = waiting(scenario)
 
     assert [len(result) for result in results] == [instances // 5] * 2
-    assert asked[SHOW] == instances + 1
+    assert counts[SHOW] == instances + 1
 
 
 # --- what is left when waits leave ---

@@ -18,7 +18,7 @@ from tests.unit.polling.conftest import (
     INTERVAL,
     LEGACY_WORKFLOW,
     SHOW,
-    Asked,
+    RequestCounts,
     emulator_with,
     end,
     legacy_wait,
@@ -461,7 +461,7 @@ def test_legacy_waits_cost_a_request_per_page_and_per_change(clock, waiting, emu
         pages = math.ceil(instances / at_once) + 1 if spread else 1
 
         async def scenario(waits):
-            waits.emulator, waits.asked = emulator, Asked(emulator)
+            waits.emulator, waits.counts = emulator, RequestCounts(emulator)
             waits.begin(*(legacy_wait(instance_id) for instance_id in chosen))
             await waits.settle()
             calm = [await waits.poll(), await waits.poll()]

@@ -199,12 +199,12 @@ def test_waits_survive_60_failed_polls_at_no_extra_cost(emulator, clock, sent, f
         routes = Counter(path.rpartition("/")[2] for _, path in sent[before:])
         return ended, payloads, clock.elapsed - started_at, routes
 
-    ended, payloads, took, asked = clock.run(scenario())
+    ended, payloads, took, counts = clock.run(scenario())
 
     assert ended == []
     assert {payload["status"] for payload in payloads} == {"done"}
     assert took <= INTERVAL + 1, took
-    assert asked["bulk_history"] <= 3 + 3 + 3
+    assert counts["bulk_history"] <= 3 + 3 + 3
 
 
 @tenth_and_full("days", 30)

@@ -164,7 +164,7 @@ def test_malformed_bulk_history_ends_no_wait(emulator, waiting, fault, count):
     statuses, calm = waiting(scenario)
 
     assert statuses == ["done", *[None] * (count - 1)]
-    assert calm.get(BULK, 0) == 0  # so it is not asked for again and again
+    assert calm.get(BULK, 0) == 0  # so it is not requested again and again
 
 
 def test_malformed_row_of_a_bulk_history_concerns_its_item_only(emulator, waiting, monkeypatch):
@@ -234,9 +234,9 @@ def test_404_for_one_item_does_not_mean_that_the_route_is_missing(emulator, wait
     async def scenario(waits):
         waits.begin(*(v2_wait(*ids) for ids in started))
         await waits.poll()
-        asked = await waits.poll()
+        counts = await waits.poll()
         await cancel(*waits.tasks)
-        return asked
+        return counts
 
     assert waiting(scenario) == {BULK: 2, HISTORY: 1}
 

@@ -57,7 +57,7 @@ def test_a_lease_lasts_while_its_row_is_listed(poll, responses):
 
 
 def test_waits_by_id_and_by_titles_share_the_leases_of_a_step(leases):
-    """The scopes find the id before they ask, so both have the same one."""
+    """The scopes find the id before they poll, so both have the same one."""
     by_id = leases.assign("101", whole(1), [StepWait("a", 1)])
     by_titles = leases.assign("101", whole(1), [StepWait("b", 1)])
 

@@ -262,7 +262,7 @@ def test_only_an_end_that_is_not_empty_is_an_end(ended_at):
 
 
 @pytest.mark.parametrize(
-    ("row", "asked", "fits"),
+    ("row", "requested", "fits"),
     [
         ({"tool_type": "purchase_order_contract"}, {"tool_type": "PurchaseOrderContract"}, True),
         ({"tool_type": "correspondence"}, {"tool_type": "purchase_order_contract"}, False),
@@ -275,8 +275,8 @@ def test_only_an_end_that_is_not_empty_is_an_end(ended_at):
         ({"ended_at": ""}, {"active": True}, True),
     ],
 )
-def test_row_is_compared_with_what_was_requested(row, asked, fits):
-    assert rules.matches_filters(row, **asked) is fits
+def test_row_is_compared_with_what_was_requested(row, requested, fits):
+    assert rules.matches_filters(row, **requested) is fits
 
 
 # --- occurrences of a step ---

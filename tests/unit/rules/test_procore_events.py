@@ -165,7 +165,7 @@ def test_item_is_stored_unchanged(item_id):
 # --- requests -----------------------------------------------------------------------------------------------
 
 
-def asked(*ids, places=(HERE, THERE), unread=()):
+def poll_with(*ids, places=(HERE, THERE), unread=()):
     return Requested("1", "9", places, {f"response_requested:{one}:1:9": (HERE, {}) for one in ids}, unread)
 
 
@@ -178,21 +178,21 @@ def requests(*polls):
 
 
 def test_request_in_an_unread_place_is_not_redelivered():
-    closed = asked(places=[THERE])
+    closed = poll_with(places=[THERE])
 
-    _, counts = requests(asked("7"), closed, closed, closed, asked("7"))
+    _, counts = requests(poll_with("7"), closed, closed, closed, poll_with("7"))
 
     assert counts == [1, 0, 0, 0, 0]
 
 
 def test_request_that_cannot_be_read_is_not_redelivered():
-    broken = asked(unread={"7"})
+    broken = poll_with(unread={"7"})
 
-    _, counts = requests(asked("7"), broken, broken, broken, asked("7"))
+    _, counts = requests(poll_with("7"), broken, broken, broken, poll_with("7"))
 
     assert counts == [1, 0, 0, 0, 0]
 
 
 def test_request_is_forgotten_at_the_second_poll_without_it():
-    assert requests(asked("7"), asked(), asked("7"))[1] == [1, 0, 0]
-    assert requests(asked("7"), asked(), asked()) == ({}, [1, 0, 0])
+    assert requests(poll_with("7"), poll_with(), poll_with("7"))[1] == [1, 0, 0]
+    assert requests(poll_with("7"), poll_with(), poll_with()) == ({}, [1, 0, 0])

@@ -558,7 +558,7 @@ from airflow.sdk import dag, task
 from airflow_provider_workflows.sensors.procore import Level, ProcoreInstanceSensor
 
 @dag(schedule=None)
-def asks_hr():
+def requests_hr_review():
     @task
     def deputies() -> list[str]:
         return ["rita@example.com", "90005"]
@@ -571,7 +571,7 @@ def asks_hr():
         on_overdue=Level(after=24, add_assignees=deputies(), comment="{{ overdue_step.step }} of {{ dag.dag_id }}"),
     )
 
-asks_hr()
+requests_hr_review()
 """
 
 
@@ -579,10 +579,10 @@ asks_hr()
 def test_level_waits_for_the_task_whose_result_it_uses(emulator, monkeypatch, tmp_path):
     hours_pass(emulator, 25)
 
-    run_source("asks_hr", DAGS, monkeypatch, tmp_path)
+    run_source("requests_hr_review", DAGS, monkeypatch, tmp_path)
 
     (body,) = sent(emulator)
-    assert (body["assignee_ids"], body["comment"]) == ([RITA, LEE], "Budget Check of asks_hr")
+    assert (body["assignee_ids"], body["comment"]) == ([RITA, LEE], "Budget Check of requests_hr_review")
 
 
 def test_dry_run_adds_no_one_and_says_what_it_would_send(emulator, store, set_connection, build):

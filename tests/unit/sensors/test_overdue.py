@@ -550,7 +550,7 @@ def step(**details) -> dict:
     return {"history": [{"type": "ResponseStep", "details": whole}]}
 
 
-ASKED = [
+PENDING_RESPONSES = [
     {"id": 1, "login": "a@example.com", "responded_at": "2026-01-01T09:00:00Z"},
     {"id": 2, "name": "Bea", "responded_at": None},
     {"id": 3, "login": "c@example.com", "role_type": "commenter", "responded_at": None},
@@ -561,9 +561,12 @@ ASKED = [
 @pytest.mark.parametrize(
     ("details", "assignees"),
     [
-        ({"responses": ASKED}, ("Bea", "4")),
+        ({"responses": PENDING_RESPONSES}, ("Bea", "4")),
         (
-            {"responses": ASKED[:1], "additional_assignees": [{"id": 1}, {"id": 5, "login": "e@example.com"}]},
+            {
+                "responses": PENDING_RESPONSES[:1],
+                "additional_assignees": [{"id": 1}, {"id": 5, "login": "e@example.com"}],
+            },
             ("e@example.com",),
         ),
         ({"responsible_groups": [{"login_ids": [7, 8]}, {"login_ids": [8]}, {"login_ids": None}]}, ("7", "8")),

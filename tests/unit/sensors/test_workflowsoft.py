@@ -147,7 +147,7 @@ def somebody_completes(instance_id: str) -> None:
 
 
 def served_paths(emulator) -> list[str]:
-    """Return the paths of what was asked; not what only showed that a token was over."""
+    """Return the paths of the requests, without those that only showed that a token had expired."""
     return [r["path"] for r in emulator.requests() if r["status"] != 401 and "apitoken" not in r["path"]]
 
 
@@ -1226,7 +1226,7 @@ def pause_of(waiting, store, monkeypatch) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize(
-    ("asked", "least", "most"),
+    ("requested", "least", "most"),
     [
         ({"poke_interval": None}, 15, 18),  # the tests' configuration says 1
         ({"poke_interval": timedelta(seconds=15)}, 15, 18),
@@ -1234,8 +1234,10 @@ def pause_of(waiting, store, monkeypatch) -> tuple[float, float]:
         ({"poke_interval": 15, "exponential_backoff": True, "max_wait": 1}, 15, 18),
     ],
 )
-def test_poll_is_never_sooner_than_the_interval_or_the_minimum(far_away, store, monkeypatch, way, asked, least, most):
-    waiting = sensor(step_id=101, timeout=3600, **asked, **way)
+def test_poll_is_never_sooner_than_the_interval_or_the_minimum(
+    far_away, store, monkeypatch, way, requested, least, most
+):
+    waiting = sensor(step_id=101, timeout=3600, **requested, **way)
 
     at_least, at_most = pause_of(waiting, store, monkeypatch)
 

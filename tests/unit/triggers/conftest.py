@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.unit.polling.conftest import asked, clock, nothing_polls_on, product, waiting
+from tests.unit.polling.conftest import clock, nothing_polls_on, product, waiting
 
-__all__ = ["asked", "clock", "nothing_polls_on", "product", "waiting"]
+__all__ = ["clock", "nothing_polls_on", "product", "waiting"]

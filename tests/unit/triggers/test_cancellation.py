@@ -38,19 +38,19 @@ KILLED = ["failed", "success", "skipped", None, "scheduled", "queued", "running"
 
 
 class Supervisor:
-    """The triggerer's main process, which asks Airflow what a trigger wants to know."""
+    """The triggerer's main process, which reads the states of tasks from Airflow for a trigger."""
 
     def __init__(self, state: str | None, map_index: int = -1):
         self.state = state
         self.map_index = map_index
         self.error: Exception | None = None
         self.states: dict[str, Any] | None = None  # instead of what Airflow would say
-        self.asked: list[GetTaskStates] = []
+        self.received: list[GetTaskStates] = []
 
     def send(self, message: GetTaskStates) -> TaskStatesResult:
         with pytest.raises(RuntimeError):  # it would block all triggers
             asyncio.get_running_loop()
-        self.asked.append(message)
+        self.received.append(message)
         if self.error is not None:
             raise self.error
         # As Airflow's API server names them.
@@ -160,7 +160,7 @@ def test_triggerer_takeover_terminates_nothing(emulator, clock, airflow_says, ma
     cancel_as_airflow_does(clock, trigger_of(map_index), map_index, new_owner=2)
 
     # From Airflow 3.4 on a takeover does not reach the trigger.
-    assert (terminations(emulator), sent(emulator), len(supervisor.asked)) == (0, 0, int(AIRFLOW < (3, 4)))
+    assert (terminations(emulator), sent(emulator), len(supervisor.received)) == (0, 0, int(AIRFLOW < (3, 4)))
 
 
 @pytest.mark.parametrize("state", ["failed", "success", None])
@@ -171,9 +171,9 @@ def test_kill_by_a_user_terminates_once(emulator, clock, airflow_says, state, ma
     cancel_as_airflow_does(clock, trigger_of(map_index), map_index)
 
     assert (terminations(emulator), sent(emulator)) == (1, 1)
-    (asked,) = supervisor.asked
-    assert (asked.dag_id, asked.task_ids, asked.run_ids) == ("dag", ["start"], ["run"])
-    assert asked.map_index == (None if map_index < 0 else map_index)
+    (request,) = supervisor.received
+    assert (request.dag_id, request.task_ids, request.run_ids) == ("dag", ["start"], ["run"])
+    assert request.map_index == (None if map_index < 0 else map_index)
 
 
 def test_kill_outlives_the_cancellations_that_follow(emulator, clock, airflow_says, caplog):
@@ -264,7 +264,7 @@ def test_kill_without_terminate_on_kill_reads_nothing(emulator, clock, airflow_s
 
     clock.run(v2_wait(INSTANCE, ITEM).on_kill())
 
-    assert (supervisor.asked, emulator.requests()) == ([], [])
+    assert (supervisor.received, emulator.requests()) == ([], [])
 
 
 # --- an instance that has ended ---

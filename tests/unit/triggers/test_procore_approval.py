@@ -32,15 +32,15 @@ def approval(**more) -> ProcoreApprovalWaitTrigger:
 
 
 class Airflow:
-    """What Airflow has recorded, and how often it was asked."""
+    """What Airflow has recorded, and the requests for it."""
 
     def __init__(self):
-        self.asked = []
+        self.requested = []
         self.failures = 0
         self.chosen: list[str] = []
 
     def read(self, ti_id):
-        self.asked.append(ti_id)
+        self.requested.append(ti_id)
         if self.failures:
             self.failures -= 1
             raise RuntimeError("API_SERVER_ERROR")
@@ -70,7 +70,7 @@ def test_recorded_response_fires_without_a_poll(emulator, waiting, airflow, cloc
     async def scenario(waits):
         waits.begin(approval())
         await asyncio.sleep(INTERVAL / 2)
-        return waits.tasks[0].result(), waits.asked()
+        return waits.tasks[0].result(), waits.counts()
 
     event, requests = waiting(scenario)
     assert (event["status"], event["chosen_options"]) == ("decided_in_airflow", ["Approve"])
@@ -86,7 +86,7 @@ def test_airflow_is_read_once_in_a_wait_of_days(emulator, waiting, airflow):
         assert waits.statuses() == [None]
 
     waiting(scenario)
-    assert airflow.asked == [UUID(TI)]
+    assert airflow.requested == [UUID(TI)]
 
 
 def test_failing_airflow_is_read_again_and_polls_continue(emulator, waiting, airflow):
@@ -102,7 +102,7 @@ def test_failing_airflow_is_read_again_and_polls_continue(emulator, waiting, air
 
     polls, statuses = waiting(scenario)
     assert (polls, statuses) == ([{BULK: 1}], ["decided_in_airflow"])
-    assert len(airflow.asked) == 3
+    assert len(airflow.requested) == 3
 
 
 def test_it_shares_the_poll_of_all_waits_for_the_tool(emulator, waiting, airflow):
@@ -173,4 +173,4 @@ def test_kill_and_restart_change_nothing_in_procore(emulator, clock, airflow):
     clock.run(scenario())
 
     assert emulator.effects() == []
-    assert len(airflow.asked) == 2
+    assert len(airflow.requested) == 2

@@ -48,7 +48,7 @@ async def polls(waits, count: int) -> list[dict[str, int]]:
 
 
 class Deferred:
-    """A task that is deferred again whenever its trigger asks a worker to poll."""
+    """A task that is deferred again whenever its trigger passes its poll to a worker."""
 
     def __init__(self, waits, **parameters):
         self.waits, self.parameters = waits, parameters

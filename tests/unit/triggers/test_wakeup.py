@@ -23,8 +23,8 @@ def slept(monkeypatch) -> list[float]:
     """The seconds of each sleep, which the wall-clock makes in no time."""
     seconds: list[float] = []
 
-    async def sleep(asked: float) -> None:
-        seconds.append(asked)
+    async def sleep(requested: float) -> None:
+        seconds.append(requested)
 
     class Clock(datetime):
         @classmethod

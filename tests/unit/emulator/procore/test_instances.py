@@ -371,7 +371,7 @@ def test_shared_values_change_for_one_instance_only(emulator, procore):
     update = {"responsible_group_memberships": memberships}
     procore.patch(f"{PROJECT}/workflows/presets/401/assignees", update)
 
-    assert [asked["assignee"]["id"] for asked in step_of(procore, first)["response_occurrences"]] == ["90002"]
+    assert [occurrence["assignee"]["id"] for occurrence in step_of(procore, first)["response_occurrences"]] == ["90002"]
     assert {**procore.get(second)["data"], "history": procore.get(f"{second}/history")["data"]} == before
 
 
@@ -387,11 +387,11 @@ def test_replacement_spares_instances_with_a_response(emulator, procore):
     }
     procore.post(f"{COMPANY}/workflows/bulk_replace_requests", replacement, status=202)
 
-    asked = [
+    occurrences = [
         [one["assignee"]["id"] for one in step_of(procore, f"{INSTANCES}/{instance}")["response_occurrences"]]
         for instance in ids
     ]
-    assert asked == [["90001", "90003"], ["90001", "90005"]]
+    assert occurrences == [["90001", "90003"], ["90001", "90005"]]
     assert [i["id"] for i in procore.get(INSTANCES, **{"filters[tool_type]": "generic_tool_item"})["data"]] == ids
 
 
@@ -631,8 +631,8 @@ def test_an_added_assignee_can_respond(emulator, procore):
     shown = add_to_step(procore, comment="Until Monday")["data"]
     add_to_step(procore)
 
-    asked = shown["current_step_occurrence"]["response_occurrences"]
-    assert [(o["assignee"]["id"], o["assignee"]["required"]) for o in asked] == [("90001", True), ("90005", True)]
+    occurrences = shown["current_step_occurrence"]["response_occurrences"]
+    assert [(o["assignee"]["id"], o["assignee"]["required"]) for o in occurrences] == [("90001", True), ("90005", True)]
     assert "90005" in {user["id"] for user in shown["all_assignees"]}
     [added] = history_of(procore)["history"][1]["details"]["additional_assignees"]
     assert (added["id"], added["reason"]) == ("90005", "original_assignee_on_vacation")

@@ -316,8 +316,8 @@ def test_a_response_stays_when_its_author_is_replaced(procore):
     procore.post(f"{INSTANCES}/{started['id']}/responses", {"response": response}, status=204)
     requested(procore)
 
-    asked = step_of(procore, f"{INSTANCES}/{started['id']}")["response_occurrences"]
-    assert [o["assignee"]["id"] for o in asked] == ["90001", "90003"]
+    occurrences = step_of(procore, f"{INSTANCES}/{started['id']}")["response_occurrences"]
+    assert [o["assignee"]["id"] for o in occurrences] == ["90001", "90003"]
     procore.post(f"{INSTANCE}/terminate")
 
 

@@ -45,10 +45,10 @@ def test_a_template_version_shows_its_steps_and_groups(procore):
         "Directors": "responsible_role",
         "Creator": "ITEM_CREATOR",
     }
-    asked = {step["name"]: step["responsible_groups"] for step in version["steps"]}
-    assert list(asked) == ["Budget Check", "Director Approval", "Correct Order"]
+    groups = {step["name"]: step["responsible_groups"] for step in version["steps"]}
+    assert list(groups) == ["Budget Check", "Director Approval", "Correct Order"]
     directors = uuids(procore)["Directors"]
-    assert asked["Director Approval"] == [{"uuid": directors, "responses_required": "one"}]
+    assert groups["Director Approval"] == [{"uuid": directors, "responses_required": "one"}]
     assert [step["name"] for step in version["dynamic_steps"]] == ["Over 10,000?"]
     nodes = {node["id"] for node in version["flow_visualizer_settings"]["nodes"]}
     assert all({edge["source"], edge["target"]} <= nodes for edge in version["flow_visualizer_settings"]["edges"])
@@ -242,13 +242,13 @@ def test_instance_takes_the_named_or_the_default_preset(emulator, procore):
         emulator.control("POST", f"procore/presets/{preset}/assignees", group="Integration", logins=[login])
     emulator.control("POST", f"procore/presets/{default}", default=True)
 
-    def asked(item_id: str, **chosen: str) -> list[str]:
+    def assignees(item_id: str, **chosen: str) -> list[str]:
         started = procore.post(INSTANCES, {"tool_type": TOOL, "item_id": item_id, **chosen}, status=201)["data"]
         return [o["assignee"]["id"] for o in started["current_step_occurrence"]["response_occurrences"]]
 
-    assert asked("1", preset_id=named) == ["90005"]
-    assert asked("2") == ["90006"]
-    assert asked("3", template_id="301") == ["90006"]
+    assert assignees("1", preset_id=named) == ["90005"]
+    assert assignees("2") == ["90006"]
+    assert assignees("3", template_id="301") == ["90006"]
     emulator.control("POST", f"procore/presets/{default}", valid=False)
     rejected = procore.post(INSTANCES, {"tool_type": TOOL, "item_id": "4"}, status=400)
     assert reasons(rejected) == ["preset_invalid"]
@@ -265,14 +265,14 @@ def test_a_tool_without_a_preset_takes_the_templates_own_people(procore):
     assert procore.get(other, **{"filters[tool_type]": "generic_tool_item"})["data"]
 
 
-@pytest.mark.parametrize(("mode", "asked"), [("current_configuration", "90001"), ("defaults", "90005")])
-def test_a_restart_copies_the_assignees_or_uses_the_preset(emulator, procore, mode, asked):
+@pytest.mark.parametrize(("mode", "assignee"), [("current_configuration", "90001"), ("defaults", "90005")])
+def test_a_restart_copies_the_assignees_or_uses_the_preset(emulator, procore, mode, assignee):
     emulator.control("POST", "procore/presets/401/assignees", group="Integration", logins=["lee@example.com"])
 
     again = procore.post(f"{INSTANCE}/restart", {"restart_mode": mode})["data"]
 
     step = again["current_step_occurrence"]
-    assert [o["assignee"]["id"] for o in step["response_occurrences"]] == [asked]
+    assert [o["assignee"]["id"] for o in step["response_occurrences"]] == [assignee]
     procore.post(f"{INSTANCE}/restart", {"restart_mode": "anyhow"}, status=400)
 
 

@@ -254,11 +254,11 @@ def test_second_click_at_the_same_moment_is_ignored(emulator, task):
 def test_click_before_the_deferral_is_noticed_by_the_trigger(emulator, task, monkeypatch):
     really = hitl.upsert_hitl_detail
 
-    def asked_and_clicked(**request):
+    def request_and_click(**request):
         really(**request)
         assert task.click("Approve") == 200
 
-    monkeypatch.setattr(hitl, "upsert_hitl_detail", asked_and_clicked)
+    monkeypatch.setattr(hitl, "upsert_hitl_detail", request_and_click)
     task.run()
     assert task.resumed_with is None
 

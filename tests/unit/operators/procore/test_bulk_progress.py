@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("airflow_connections")
 
 
 class Ticking:
-    """A clock that moves on by so many seconds whenever it is asked."""
+    """A clock that moves on by so many seconds whenever it is read."""
 
     def __init__(self, seconds: float):
         self.seconds = seconds

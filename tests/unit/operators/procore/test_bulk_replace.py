@@ -1,4 +1,4 @@
-"""Replacing a person everywhere: asked for once, waited for, its errors kept."""
+"""Replacing a person everywhere: requested once, waited for, its errors stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starting, ending, restarting, refreshing instances and asking more people: each done once, whatever gets lost."""
+"""Starting, ending, restarting, refreshing instances and adding assignees: once, even after lost responses."""
 
 from __future__ import annotations
 

@@ -306,7 +306,7 @@ def test_instance_without_activities_has_ended_once_it_is_quiet(emulator, store,
 
 
 def test_colleagues_row_counts_after_the_gap_only(emulator, store):
-    """Until the instance lists its activities again, it is unknown whether the role is still asked."""
+    """Until the instance lists its activities again, it is unknown whether the role is still pending."""
     set_flags(emulator, legacy_transition="delayed", transition_delay=3600, legacy_open_activities="until_state_moves")
     where = pin()
     emulator.control(

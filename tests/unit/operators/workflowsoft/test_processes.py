@@ -229,12 +229,12 @@ def test_a_retry_after_success_requests_nothing(emulator, store, set_connection,
     connection["extra"] |= {"item_url": "https://app.example/{title}"}
     set_connection("workflowsoft_default", connection)
     first = run(build(), store)
-    asked = len(emulator.requests())
+    count = len(emulator.requests())
 
     again = build()
     assert run(again, store) == first
 
-    assert len(emulator.requests()) == asked
+    assert len(emulator.requests()) == count
     assert again.item_url == f"https://app.example/{first['title'].replace(' ', '%20')}"
     assert len(created(emulator, action)) == 1
 
@@ -261,12 +261,12 @@ def test_death_around_the_call_is_an_unknown_outcome_not_retried(
     dies(WorkflowsoftHook, method, moment)
     with pytest.raises(Killed):
         run(build(), store)
-    asked = len(emulator.requests())
+    count = len(emulator.requests())
 
     with pytest.raises(AirflowFailException, match=f"An earlier try started at 20.*{looked_for}"):
         run(build(), store)
 
-    assert len(emulator.requests()) == asked
+    assert len(emulator.requests()) == count
     assert len(created(emulator, action)) == made
 
 
