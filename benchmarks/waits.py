@@ -296,7 +296,7 @@ def _legacy_orders(order: dict[str, Any], plan: Plan, emulator: Emulator) -> tup
 
 
 def _legacy_marks(emulator: Emulator) -> dict[str, str]:
-    """Return what the sensors' first looks, on a worker, would have handed on to the triggers."""
+    """Return what the sensors' first pokes, on a worker, would have passed to the triggers."""
     from airflow_provider_workflows.rules import procore_legacy as rules
 
     procore = emulator.connection("procore")

@@ -73,7 +73,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
 
             def click_early() -> bool:
                 """Click as soon as there is a request, which the worker creates just before it defers."""
-                clicks.append(person.click("early", "Return", "Before anybody could know."))
+                clicks.append(person.click("early", "Return", "Before the request."))
                 return clicks[-1] == 200
 
             airflow.until("the request is there", click_early)
@@ -130,7 +130,7 @@ def test_open_steps_are_in_required_actions(finished):
 
 def test_click_while_the_task_runs_is_not_lost(finished):
     assert finished.early_state == "running"
-    assert finished.tasks["early"]["xcom"]["note"] == "Before anybody could know."
+    assert finished.tasks["early"]["xcom"]["note"] == "Before the request."
 
 
 def test_later_click_is_rejected_and_one_of_two_at_once_counts(finished):

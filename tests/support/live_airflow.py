@@ -30,7 +30,7 @@ COMPONENTS: Mapping[str, Sequence[str]] = {
     "dag-processor": ["dag-processor"],
     "triggerer": ["triggerer"],
 }
-NAME = "LIVE_AIRFLOW_PROCESS"  # environment variable that tells a process its name
+NAME = "LIVE_AIRFLOW_PROCESS"  # environment variable with the name of a process
 # Seconds that a condition may take to come true. Long, because a busy machine must not fail a test; when a process of
 # Airflow ends, the wait ends at once.
 MAX_WAIT_SECONDS = 900.0

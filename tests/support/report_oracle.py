@@ -87,7 +87,7 @@ class Oracle:
 
     def _steps(self, rows: list[Row]) -> list[Row]:
         found = []
-        visits: dict[tuple[str, str], int] = defaultdict(int)
+        occurrences: dict[tuple[str, str], int] = defaultdict(int)
         for row in sorted(rows, key=lambda row: (row["started_at"] is None, row["started_at"] or self.as_of)):
             instance = self.instances[row["instance_id"]]
             stopped = row["ended_at"] or row.get("overridden_at") or instance["ended_at"]
@@ -97,10 +97,10 @@ class Oracle:
                 continue
             if row["event_type"] not in STEPS:
                 continue
-            visit = None
+            occurrence = None
             if start is not None:
-                visits[row["instance_id"], row["name"]] += 1
-                visit = visits[row["instance_id"], row["name"]]
+                occurrences[row["instance_id"], row["name"]] += 1
+                occurrence = occurrences[row["instance_id"], row["name"]]
             is_cut_off = (
                 instance["state"] == "terminated"
                 and row.get("decided_option") is None
@@ -112,7 +112,12 @@ class Oracle:
             until = None if start is None else max(self.as_of, start) if is_open else stopped
             due = row.get("due_at")
             is_overdue = None if due is None or until is None else until > due
-            more = {"state": state, "occurrence": visit, "is_overdue": is_overdue, "template": instance["workflow"]}
+            more = {
+                "state": state,
+                "occurrence": occurrence,
+                "is_overdue": is_overdue,
+                "template": instance["workflow"],
+            }
             found.append(row | more | self._spent(start, until))
         return found
 

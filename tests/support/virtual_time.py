@@ -22,7 +22,7 @@ from airflow_provider_workflows.triggers import base, procore_item, procore_item
 
 MOST_JUMPS = 100_000
 MOST_SPINS = 500
-STUCK = 20.0  # real seconds without a timer, a thread or a socket that anybody waits for
+STUCK = 20.0  # real seconds without a timer, a thread or a socket that is waited for
 
 
 class VirtualTime:

@@ -154,7 +154,7 @@ def test_airflows_own_commands_show_the_provider_without_a_warning(command, show
 
 
 class Widget:
-    """Stands in for a field or a validator of wtforms, which only Airflow 3.0 and 3.1 ask for."""
+    """Replaces a field or a validator of wtforms, which only Airflow 3.0 and 3.1 require."""
 
     def __init__(self, label: object = None, **given: object):
         self.label = label

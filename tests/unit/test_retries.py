@@ -25,7 +25,7 @@ FAIL_AT_ONCE = {
     "NotFound",
     "PermissionDenied",
     "SignInFailed",
-    # never retried, whatever the policy says
+    # never retried, under any policy
     "DryRun",
     "InstanceActive",
     "AmbiguousOrder",

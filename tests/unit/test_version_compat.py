@@ -135,7 +135,7 @@ def test_a_statistic_never_fails_a_task(monkeypatch):
 
 
 def test_cleared_task_finds_its_store_empty_and_a_retry_does_not(store):
-    """Airflow keeps the rows when a task is cleared; what tells it from a retry is the number of tries in all."""
+    """Airflow keeps the rows when a task is cleared; a retry differs in the number of tries in all."""
 
     def seen(max_tries):
         return version_compat.task_state_store({"task_state_store": store, "ti": SimpleNamespace(max_tries=max_tries)})

@@ -1,4 +1,4 @@
-"""The examples of decisions in Airflow: a person's choice reaches Procore once, and a rejection reaches nobody."""
+"""The examples of decisions in Airflow: a person's choice reaches Procore once, and a rejection never does."""
 
 from __future__ import annotations
 

@@ -79,8 +79,8 @@ def test_deputy_who_cannot_be_assigned_fails_the_run(emulator):
     assert states(failed)["cover"] == ["failed", "success"]
     assert directors(emulator) == ["dana@example.com"]
 
-    mended = cover({**wrong, "deputy": "lee@example.com"}, leave(30))
+    fixed = cover({**wrong, "deputy": "lee@example.com"}, leave(30))
 
-    assert str(mended.state) == "success"
+    assert str(fixed.state) == "success"
     assert directors(emulator) == ["lee@example.com"]
     assert len(replacements(emulator)) == 3

@@ -127,7 +127,7 @@ def test_escalation_adds_each_deputy_once(emulator, again):
 
     if not again:
         return
-    emulator.control("POST", "clock", advance=DAY)  # tokens live for 90 minutes, so this run signs in anew
+    emulator.control("POST", "clock", advance=DAY)  # tokens live for 90 minutes, so this run signs in again
     second = run("example_procore_overdue_deputies")
 
     assert effects(emulator, "add_assignees") == [("5002", ["90002"])]

@@ -48,7 +48,7 @@ class TakesTheCredit(ProcoreRespondOperator):
 
 
 class Denies(WorkflowsoftCreateTaskOperator):
-    """Says that nothing was done where nobody knows."""
+    """Reports that nothing was done where the outcome is unknown."""
 
     def act(self, context: Any) -> Any:
         try:

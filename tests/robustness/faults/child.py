@@ -152,7 +152,7 @@ class RequiredActions:
 
     def create(self, ti_id: Any, options: Any, **more: Any) -> None:
         request = self._store.get(REQUEST) or {"options": options}
-        self._store.set(REQUEST, {**request, "response": None})  # what somebody has responded is gone
+        self._store.set(REQUEST, {**request, "response": None})  # the response is gone
 
     def read(self, ti_id: Any) -> Any:
         response = self._store.get(REQUEST)["response"]

@@ -41,17 +41,17 @@ from .strikes import KILLS, REJECTED_READS, TWO_TRIES, is_end
 
 CONSUMED, KEPT = "consumed_on_read", "listed_until_completed"
 TOOL = "purchase_order_contract"
-# One look settles what became of a change: whatever is to arrive has arrived by then, or is meant to be late.
+# One poll resolves the outcome of a change: each request has arrived by then, or is meant to be late.
 ONE_LOOK = {"confirm_timeout": 0.0, "retries": 3}
 WAITED = {"poll_interval": 0.01, "wait_timeout": 60}
 DEFERRED = {"poll_interval": 0.01, "wait_timeout": 3600, "deferrable": True}
-# The API has no key that would tell the repetition: both take effect, with the same values.
+# The API has no key that identifies the repetition: both take effect, with the same values.
 WRITES_AGAIN = re.compile(r"/instances/variables$|/presets/\d+/assignees$")
 RECORDS = re.compile(r"/(workflows/instances|workflow_instances|workflow_activity_histories)\b")
 # What a second try may say in other words.
 VARYING = (
     *("already_recorded", "already_performed", "already_completed", "already_ended", "option_id", "possibly_lost"),
-    "operation_ids",  # of an order whose response was lost nobody knows
+    "operation_ids",  # unknown for an order whose response was lost
     *("performed_at", "started_at", "ended_at", "state_before"),
 )
 
@@ -75,7 +75,7 @@ class Task:
     One task of a flow.
 
     :param build: Makes the operator, of ``{mode, <upstream task>: its XCom}``; the child finds it by its name.
-    :param in_doubt: Tells of what the store keeps whether something was begun whose end is not noted there.
+    :param in_doubt: Returns whether the store has the start of an action without its end.
     :param is_readable: Whether the product shows afterwards what was done: then a try that is in doubt may fail only if
         it was not done.
     :param settles: Whether it always comes to an end by itself: then it may never fail.
@@ -124,21 +124,21 @@ class Flow:
     notes_doubt: bool = False
 
     def acts(self, request: str) -> bool:
-        """Tell whether a request changes something in a product."""
+        """Return whether a request changes something in a product."""
         if request.startswith("write ") or is_end(request) or request.endswith(("/oauth/token", "/bulk_history")):
             return False
         return not request.startswith("GET") or self.consumes(request)
 
     def consumes(self, request: str) -> bool:
-        """Tell whether a request takes something out by reading it."""
+        """Return whether a request takes something out by reading it."""
         return self.mode == CONSUMED and request.endswith("/new-integrations")
 
     def may_be_late(self, request: str) -> bool:
-        """Tell whether a request acts, and changes nothing if it arrives after the next try has sent it again."""
+        """Return whether a request acts, and changes nothing if it arrives after the next try has sent it again."""
         return self.acts(request) and not WRITES_AGAIN.search(request)
 
     def reads(self, request: str) -> bool:
-        """Tell whether a request reads what shows the outcome of an action."""
+        """Return whether a request reads what shows the outcome of an action."""
         return RECORDS.search(request) is not None
 
     def same(self, effect: str) -> str:

@@ -1,7 +1,7 @@
 """
 Runs flows and kills or suspends their tasks at a chosen moment, again and again, as only a machine can.
 
-The emulator runs here, each try of a task in a process of its own. Whatever the try does that somebody else sees, a
+The emulator runs here, each try of a task in a process of its own. Everything that the try does that others see, a
 request or a write to its store, passes here first: there it can be killed or suspended, before it takes effect or
 after.
 """
@@ -467,7 +467,7 @@ class Run:
         return {key.removesuffix(ending): json.loads(self._store[key]) for key in kept}
 
     def _is_done(self, task: Task) -> bool:
-        """Tell whether the products show all that the task effects where nothing disturbs it."""
+        """Return whether the products show all that the task effects where nothing disturbs it."""
         if self._model is None or task.name not in self._model.slices:
             return False
         return not self._model.slices[task.name] - Counter(self._effects())
@@ -528,7 +528,7 @@ class Run:
             self.outcome.wrong.append(f"{task.name} does not say once that it is not sent again: {what}")
 
     def _hand_over(self, task: Task) -> bool:
-        """Nothing comes any more: a person compares with what runs there, and hands over what nobody works on."""
+        """Nothing comes any more: a person compares with what runs there, and passes on what is not assigned."""
         self._note_report(task)
         if not self._reported:
             return self._give_up(f"{task.name} waits for what was lost, and does not say so")

@@ -21,7 +21,7 @@ BEFORE, LATE, AFTER, DELAYED, RESPONSE_LOST, REQUEST_LOST = (
     "request lost",
 )
 SURVIVED = (RESPONSE_LOST, REQUEST_LOST)
-# The worker is suspended there, and goes on after another one has begun the same task.
+# The worker is suspended there, and goes on after another one has started the same task.
 SUSPENDED_BEFORE, SUSPENDED_AFTER = "suspended before", "suspended after"
 SUSPENDED = (SUSPENDED_BEFORE, SUSPENDED_AFTER)
 RESUME = "the first try goes on"
@@ -76,7 +76,7 @@ def points(flow: Flow, boundaries: Sequence[str], seed: int, *, quick: bool) -> 
 
 
 def is_end(label: str) -> bool:
-    """Tell whether a boundary is the end of a try: of the task, or of its part before or after a wait."""
+    """Return whether a boundary is the end of a try: of the task, or of its part before or after a wait."""
     return label.startswith(("end of ", "deferral of ", "event of "))
 
 
@@ -94,8 +94,8 @@ def _strikes(flow: Flow, at: int, label: str, chance: random.Random, *, quick: b
 def _next_kill(boundaries: Sequence[str], first: Strike, chance: random.Random) -> Strike:
     """Return a kill among the boundaries that are left; of a task whose try was killed all are before it again."""
     ends = [at for at, label in enumerate(boundaries[: first.at]) if label.startswith("end of")]
-    begun = first.at if first.how in SURVIVED else max(ends, default=-1)
-    return Strike(chance.randrange(len(boundaries) - begun), chance.choice((BEFORE, LATE, AFTER)))
+    start = first.at if first.how in SURVIVED else max(ends, default=-1)
+    return Strike(chance.randrange(len(boundaries) - start), chance.choice((BEFORE, LATE, AFTER)))
 
 
 def _suspensions(flow: Flow, boundaries: Sequence[str], at: int, chance: random.Random, *, quick: bool) -> list[Strike]:
@@ -114,6 +114,6 @@ def _rejections(flow: Flow, at: int, chance: random.Random, *, quick: bool) -> l
         for status in [chance.choice(TOKEN_REJECTIONS)] if quick else TOKEN_REJECTIONS:
             first = Strike(at, how, read_status=status)
             found.append((first,))
-            if how in SURVIVED:  # and of what is sent once more nobody hears either
+            if how in SURVIVED:  # and the response to the repetition is lost, too
                 found.append((first, Strike(NEXT_ACT, how, read_status=status)))
     return found

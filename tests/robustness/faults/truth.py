@@ -9,7 +9,7 @@ from typing import Any
 
 Effect = Mapping[str, Any]
 
-# Errors by which a task says that it has not acted, or that somebody else has.
+# Errors by which a task says that it has not acted, or that another user has.
 NOT_BY_US = re.compile(
     r"(StepMoved|NotFound|InvalidRequest|PermissionDenied|ConfigurationError|ResponseConflict|InstanceActive"
     r"|PresetConflict|ConnectionFailed|RateLimited|AuthenticationError): "
@@ -156,7 +156,7 @@ def added(result: Any, seen: Seen) -> Iterator[str]:
 
 def replaced(result: Any, seen: Seen) -> Iterator[str]:
     if not seen.rows("bulk_replace", bulk_replace_request_id=result["request_id"]):
-        yield f"success, but request {result['request_id']} replaced nobody"
+        yield f"success, but request {result['request_id']} replaced no one"
     if (result["status"], result["errors"]) != ("completed", 0):
         yield f"the replacement is completed without errors; it says {result}"
 

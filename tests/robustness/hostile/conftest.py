@@ -62,7 +62,7 @@ def connected(running_emulator: Emulator, connect: Callable[[Connections], None]
 
 @pytest.fixture(autouse=True)
 def no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is tried again is tried at once, by a clock that a pause moves."""
+    """Every retry is made at once, on a clock that a sleep moves."""
     slept = [0.0]
     waiting = {"sleep": slept.append, "clock": lambda: time.time() + sum(slept)}
     monkeypatch.setattr(RestClient.__init__, "__kwdefaults__", {**RestClient.__init__.__kwdefaults__, **waiting})

@@ -12,7 +12,7 @@ from packaging import version
 
 from tests.robustness.hostile.replay import Exchange
 
-# Before, urllib3 unpacks a bomb in one piece, which takes memory and time that nobody else can bound.
+# Before, urllib3 unpacks a bomb in one piece, which takes memory and time that the client cannot limit.
 UNPACKS_BY_THE_PIECE = version.parse(urllib3.__version__) >= version.parse("2.6")
 OTHER_HOST = "https://elsewhere.example.com"
 Kind = Callable[[Exchange], list[Exchange]]
@@ -226,7 +226,7 @@ def is_time(name: str) -> bool:
 
 
 def more_of(value: Any) -> Any:
-    """Return a value with a field that nobody knows in every object."""
+    """Return a value with an unknown field in every object."""
     if isinstance(value, dict):
         return {"x_new": {"y": [1]}, **{key: more_of(inner) for key, inner in value.items()}}
     return [more_of(inner) for inner in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""What the rules read from a response: whatever is wrong in it, a typed error or a result."""
+"""What the rules read from a response: a malformed one leads to a typed error or a result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two hundred tasks under Procore's rate limit: all get through, each acts once, nobody comes back too early."""
+"""Two hundred tasks under Procore's rate limit: all get through, each acts once, none retries too early."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Run:
         monkeypatch.setitem(RestClient.__init__.__kwdefaults__, "clock", self.time.time)
         monkeypatch.setitem(RestClient.__init__.__kwdefaults__, "sleep", self.time.sleep)
         monkeypatch.setitem(TokenAuth.__init__.__kwdefaults__, "clock", self.time.time)
-        # Airflow compiles all its masks anew for each token, which would take longer than all else.
+        # Airflow compiles all its masks again for each token, which would take longer than all else.
         monkeypatch.setattr("airflow.sdk.log.mask_secret", lambda *secret: None)
         # Up to Python 3.11 these let one thread at a time in, for all hooks together; tasks are processes of their own.
         for cls in (ProcoreConnectionHook, ProcoreOperator, ProcoreLegacyPerformActivityOperator):

@@ -1,4 +1,4 @@
-"""The connections of the DAG ``failures``: each wrong in its own way, or to a server that nobody should trust."""
+"""The connections of the DAG ``failures``: each wrong in its own way, or to an untrusted server."""
 
 from __future__ import annotations
 

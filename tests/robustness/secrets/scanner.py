@@ -1,4 +1,4 @@
-"""Searches for secrets, or pieces of them, in whatever an Airflow leaves behind and shows."""
+"""Searches for secrets, or pieces of them, in everything that an Airflow deployment stores and shows."""
 
 from __future__ import annotations
 

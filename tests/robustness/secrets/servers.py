@@ -1,4 +1,4 @@
-"""Servers that nobody should trust: one that repeats whatever it is sent, and one that stands for another host."""
+"""Untrusted servers: one that repeats every text that it is sent, and one that stands for another host."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Hostile(Server):
                 getattr(self, kind)(path)
 
         def repeat(self, status: int) -> None:
-            """Tell the caller its whole request, in each form that an error can have."""
+            """Send the caller its whole request, in each form that an error can have."""
             lines = [f"{name}: {value}" for name, value in self.headers.items()]
             _, _, credentials = self.headers.get("Authorization", "").partition(" ")
             fields = {name: [value] for name, value in self.headers.items()}

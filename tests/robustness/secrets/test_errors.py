@@ -1,4 +1,4 @@
-"""No error, no traceback and no line of a log repeats a secret, whatever the server and the connection say."""
+"""No error, no traceback and no line of a log repeats a secret, for any text of the server and the connection."""
 
 from __future__ import annotations
 

@@ -305,7 +305,7 @@ def call_of(wire: Wire, **parts: Any) -> requests.PreparedRequest | None:
 
 
 def can_be_sent(text: str) -> bool:
-    """Tell whether a text has an encoding; half of a surrogate pair has none."""
+    """Return whether a text has an encoding; half of a surrogate pair has none."""
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 

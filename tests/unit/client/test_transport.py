@@ -137,9 +137,9 @@ def test_call_dropped_by_a_proxy_is_an_unknown_outcome(listen):
 def test_an_error_in_handling_does_not_affect_the_next_call(listen):
     """An operator can call again while it handles a call of which nothing was sent."""
     server = listen(lambda connection, _: connection.close())
-    nobody = socket.create_server(("127.0.0.1", 0))
-    unreachable = RestClient(f"http://127.0.0.1:{nobody.getsockname()[1]}", retry=RetryPolicy.none())
-    nobody.close()
+    closed = socket.create_server(("127.0.0.1", 0))
+    unreachable = RestClient(f"http://127.0.0.1:{closed.getsockname()[1]}", retry=RetryPolicy.none())
+    closed.close()
 
     def call_again() -> None:
         try:

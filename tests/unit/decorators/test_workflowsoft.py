@@ -304,11 +304,11 @@ def test_the_function_accepts_id_arguments_and_context(emulator, instance_id, st
 def test_function_may_take_any_parameter_and_no_fields(instance_id, store):
     given = {}
 
-    def whatever(**everything):
+    def compute(**everything):
         given.update(everything)
         return {"Venue": "Hall"}
 
-    run(whatever, store, instance_id, rate=1)
+    run(compute, store, instance_id, rate=1)
     assert set(given) == {"integration_instance_id", "rate", "fields"}
 
     def nothing():

@@ -1,4 +1,4 @@
-"""The doctor finds what is wrong with a connection, says how to mend it, only reads, and gives no secret away."""
+"""The doctor finds what is wrong with a connection, says how to fix it, only reads, and gives no secret away."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def fault(emulator, path, times=100, **response):
 
 
 def only_failure(checks):
-    """Return the one check that failed, having seen that it says how to mend it."""
+    """Return the one check that failed, having seen that it says how to fix it."""
     (failed,) = [check for check in checks.values() if check.status == "failed"]
     assert failed.fix
     return failed

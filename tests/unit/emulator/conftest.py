@@ -61,7 +61,7 @@ def openapi(running_emulator: Emulator) -> dict[str, Any]:
 
 
 @pytest.fixture
-def anybody(emulator: Emulator, openapi: dict[str, Any]) -> Client:
+def anonymous(emulator: Emulator, openapi: dict[str, Any]) -> Client:
     """A client that is not signed in."""
     return Client(emulator.url, openapi, {}, {})
 
@@ -73,10 +73,10 @@ def long_lived_tokens(emulator: Emulator) -> None:
 
 
 @pytest.fixture
-def procore(anybody: Client, emulator: Emulator, openapi: dict[str, Any]) -> Client:
+def procore(anonymous: Client, emulator: Emulator, openapi: dict[str, Any]) -> Client:
     """A client of Procore, signed in, for the company."""
     grant = {"grant_type": "client_credentials", "client_id": "emulator-client", "client_secret": "emulator-secret"}
-    token = anybody.post("/oauth/token", grant)["access_token"]
+    token = anonymous.post("/oauth/token", grant)["access_token"]
     headers = {"Authorization": f"Bearer {token}", "Procore-Company-Id": "4264807"}
     return Client(emulator.url, openapi, headers, {})
 
@@ -88,8 +88,8 @@ def legacy(procore: Client) -> Client:
 
 
 @pytest.fixture
-def workflowsoft(anybody: Client, emulator: Emulator, openapi: dict[str, Any]) -> Client:
+def workflowsoft(anonymous: Client, emulator: Emulator, openapi: dict[str, Any]) -> Client:
     """A client of Workflowsoft, signed in."""
-    response = anybody.send("GET", "/api/v2/app/apitoken", headers={"Authorization": f"Basic {BASIC}"})
+    response = anonymous.send("GET", "/api/v2/app/apitoken", headers={"Authorization": f"Basic {BASIC}"})
     headers = {"Authorization": f"Bearer {response.json()}", "X-OnBehalfOf-Id": "system"}
     return Client(emulator.url, openapi, headers, {})

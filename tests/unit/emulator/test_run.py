@@ -215,7 +215,7 @@ def test_100_000_instances_take_little_time_and_memory():
         assert cost(pid, 50, lambda: session.post(f"{emulator.url}{INSTANCES}/bulk_history", json=bulk)) < 0.05
         status = Path(f"/proc/{pid}/status")
         if not status.exists():
-            pytest.skip("there is no /proc that tells the memory of a process")
+            pytest.skip("there is no /proc that shows the memory of a process")
         used = re.search(r"VmRSS:\s+(\d+) kB", status.read_text())
 
     assert used is not None

@@ -20,12 +20,12 @@ TOOLS = "/rest/v2.0/companies/4264807/workflows/tools"
     ],
     ids=["json", "form", "multipart", "basic"],
 )
-def test_every_known_token_request_format_is_accepted(anybody, sent):
-    token = anybody.send("POST", "/oauth/token", **sent).json()
+def test_every_known_token_request_format_is_accepted(anonymous, sent):
+    token = anonymous.send("POST", "/oauth/token", **sent).json()
 
     assert (token["token_type"], token["expires_in"]) == ("bearer", 5400)
     signed_in = {"Authorization": f"Bearer {token['access_token']}"}
-    shown = anybody.send("GET", "/oauth/token/info", headers=signed_in).json()
+    shown = anonymous.send("GET", "/oauth/token/info", headers=signed_in).json()
     assert (shown["resource_owner_id"], shown["application"]) == (90001, {"uid": "emulator-client"})
 
 
@@ -38,24 +38,24 @@ def test_every_known_token_request_format_is_accepted(anybody, sent):
         ({"data": GRANT, "headers": {"Authorization": "Basic \u00ff"}}, 400, "invalid_request"),
     ],
 )
-def test_a_wrong_grant_is_rejected(anybody, sent, status, error):
-    response = anybody.send("POST", "/oauth/token", **sent)
+def test_a_wrong_grant_is_rejected(anonymous, sent, status, error):
+    response = anonymous.send("POST", "/oauth/token", **sent)
 
     assert (response.status_code, response.json()["error"]) == (status, error)
 
 
-def test_a_body_that_comes_in_pieces_is_put_together(anybody):
+def test_a_body_that_comes_in_pieces_is_put_together(anonymous):
     pieces = (f"{name}={value}&".encode() for name, value in GRANT.items())
 
-    response = anybody.send(
+    response = anonymous.send(
         "POST", "/oauth/token", data=pieces, headers={"Content-Type": "application/x-www-form-urlencoded"}
     )
 
     assert response.status_code == 200
 
 
-def test_a_call_without_a_token_is_rejected_in_the_live_format(anybody):
-    assert anybody.get(TOOLS, status=401) == {"error": "Invalid Token"}
+def test_a_call_without_a_token_is_rejected_in_the_live_format(anonymous):
+    assert anonymous.get(TOOLS, status=401) == {"error": "Invalid Token"}
 
 
 def test_an_expired_token_is_rejected_in_the_live_format(emulator, procore):
@@ -64,10 +64,10 @@ def test_an_expired_token_is_rejected_in_the_live_format(emulator, procore):
     assert list(procore.get(TOOLS, status=401)) == ["errors"]
 
 
-def test_the_lifetime_of_tokens_is_a_flag(emulator, anybody):
+def test_the_lifetime_of_tokens_is_a_flag(emulator, anonymous):
     emulator.control("PATCH", "flags", token_lifetime=60)
 
-    assert anybody.post("/oauth/token", GRANT)["expires_in"] == 60
+    assert anonymous.post("/oauth/token", GRANT)["expires_in"] == 60
 
 
 def test_revoking_ends_one_token_and_the_control_route_all(emulator, procore, workflowsoft):
@@ -108,17 +108,17 @@ def test_another_company_is_rejected_in_header_and_path(procore):
 
 
 @pytest.mark.parametrize("shape", ["json_string", "text", "object"])
-def test_a_workflowsoft_token_comes_in_every_format(emulator, anybody, shape):
+def test_a_workflowsoft_token_comes_in_every_format(emulator, anonymous, shape):
     emulator.control("PATCH", "flags", ws_token_shape=shape)
 
-    response = anybody.send("GET", "/api/v2/app/apitoken", headers={"Authorization": f"Basic {BASIC}"})
+    response = anonymous.send("GET", "/api/v2/app/apitoken", headers={"Authorization": f"Basic {BASIC}"})
 
     token = {
         "json_string": lambda: response.json(),
         "text": lambda: response.text,
         "object": lambda: response.json()["access_token"],
     }[shape]()
-    response = anybody.send("GET", "/api/v2/workflows", headers={"Authorization": f"Bearer {token}"})
+    response = anonymous.send("GET", "/api/v2/workflows", headers={"Authorization": f"Bearer {token}"})
     assert response.status_code == 200
 
 
@@ -129,10 +129,10 @@ def test_a_workflowsoft_token_comes_in_every_format(emulator, anybody, shape):
         ("redirect", 302, ("Location", "/account/login")),
     ],
 )
-def test_the_token_route_may_return_the_login_page(emulator, anybody, shape, status, header):
+def test_the_token_route_may_return_the_login_page(emulator, anonymous, shape, status, header):
     emulator.control("PATCH", "flags", ws_token_shape=shape)
 
-    response = anybody.send("GET", "/api/v2/app/apitoken", headers={"Authorization": f"Basic {BASIC}"})
+    response = anonymous.send("GET", "/api/v2/app/apitoken", headers={"Authorization": f"Basic {BASIC}"})
 
     assert response.status_code == status
     assert header in response.headers.items()
@@ -148,10 +148,10 @@ WAYS = {
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("accepted", [*WAYS, "any"])
 @pytest.mark.parametrize("way", WAYS)
-def test_only_the_flagged_way_of_signing_in_is_accepted(emulator, anybody, accepted, way):
+def test_only_the_flagged_way_of_signing_in_is_accepted(emulator, anonymous, accepted, way):
     emulator.control("PATCH", "flags", ws_api_token_auth=accepted)
 
-    response = anybody.send("GET", "/api/v2/app/apitoken", headers=WAYS[way])
+    response = anonymous.send("GET", "/api/v2/app/apitoken", headers=WAYS[way])
 
     assert response.status_code == (200 if accepted in (way, "any") else 401)
 
@@ -164,27 +164,27 @@ def test_only_the_flagged_way_of_signing_in_is_accepted(emulator, anybody, accep
         ("not_stated", {}, 60),
     ],
 )
-def test_lifetime_of_a_workflowsoft_token_is_as_the_flag_says(emulator, anybody, flag, shown, seconds):
+def test_lifetime_of_a_workflowsoft_token_is_as_the_flag_says(emulator, anonymous, flag, shown, seconds):
     emulator.control("PATCH", "flags", ws_token_shape="object", ws_token_lifetime=flag)
 
-    body = anybody.send(
+    body = anonymous.send(
         "GET", "/api/v2/app/apitoken", params={"lifeTimeInSec": "60"}, headers={"Authorization": f"Basic {BASIC}"}
     ).json()
 
     signed_in = {"Authorization": f"Bearer {body.pop('access_token')}"}
     assert body == shown
     emulator.control("POST", "clock", advance=seconds - 5)
-    assert anybody.send("GET", "/api/v2/workflows", headers=signed_in).status_code == 200
+    assert anonymous.send("GET", "/api/v2/workflows", headers=signed_in).status_code == 200
     emulator.control("POST", "clock", advance=6)
-    assert anybody.send("GET", "/api/v2/workflows", headers=signed_in).status_code == 401
+    assert anonymous.send("GET", "/api/v2/workflows", headers=signed_in).status_code == 401
 
 
-def test_a_workflowsoft_token_has_the_requested_lifetime(emulator, anybody):
-    token = anybody.send(
+def test_a_workflowsoft_token_has_the_requested_lifetime(emulator, anonymous):
+    token = anonymous.send(
         "GET", "/api/v2/app/apitoken", params={"lifeTimeInSec": "60"}, headers={"Authorization": f"Basic {BASIC}"}
     ).json()
     signed_in = {"Authorization": f"Bearer {token}"}
 
-    assert anybody.send("GET", "/api/v2/workflows", headers=signed_in).status_code == 200
+    assert anonymous.send("GET", "/api/v2/workflows", headers=signed_in).status_code == 200
     emulator.control("POST", "clock", advance=61)
-    assert anybody.send("GET", "/api/v2/workflows", headers=signed_in).status_code == 401
+    assert anonymous.send("GET", "/api/v2/workflows", headers=signed_in).status_code == 401

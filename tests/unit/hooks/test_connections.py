@@ -1,4 +1,4 @@
-"""What a connection's host and port mean, in whatever spelling a form, a URI or a file gives them."""
+"""What a connection's host and port mean, in every spelling of a form, a URI or a file."""
 
 from __future__ import annotations
 

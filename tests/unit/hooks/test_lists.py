@@ -1,4 +1,4 @@
-"""Every list of both Procore APIs is read whole, whatever the emulator's flags say about pages."""
+"""Every list of both Procore APIs is read whole, with every flag of the emulator for pages."""
 
 from __future__ import annotations
 

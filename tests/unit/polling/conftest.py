@@ -109,7 +109,7 @@ class MadeUpScope(PollScope):
 
 
 class MadeUpWait(base.WaitTrigger):
-    """A wait whose verdict the test says."""
+    """A wait whose result the test decides."""
 
     def __init__(self, scope: PollScope, name: str = "wait", interval: float = INTERVAL, deadline: str | None = None):
         super().__init__(poll_interval=interval, deadline=deadline)
@@ -199,9 +199,9 @@ def v2_wait(instance_id: str | None, item_id: str, **more: Any) -> ProcoreInstan
 
 def legacy_wait(instance_id: str, **more: Any) -> ProcoreLegacyInstanceWaitTrigger:
     usual = {"procore_conn_id": "procore_default", "company_id": None, "project_id": PROJECT}
-    wishes = {"until": ["PO Approved"], "fail_on": [], "skip_on": [], "after": None, "activity": None, "role": None}
+    targets = {"until": ["PO Approved"], "fail_on": [], "skip_on": [], "after": None, "activity": None, "role": None}
     trigger = {"object_type": None, "object_id": None, "poll_interval": INTERVAL, "deadline": None}
-    return ProcoreLegacyInstanceWaitTrigger(instance_id=instance_id, **{**usual, **wishes, **trigger, **more})
+    return ProcoreLegacyInstanceWaitTrigger(instance_id=instance_id, **{**usual, **targets, **trigger, **more})
 
 
 def start(emulator: Emulator, count: int, **where: Any) -> list[tuple[str, str]]:

@@ -154,10 +154,10 @@ def test_a_named_state_ends_the_wait_as_the_author_said():
 
 
 def test_instance_that_ended_otherwise_fails_the_wait():
-    verdict = decide("terminated", ended_at="2026-01-01T00:00:00Z")
+    wait_result = decide("terminated", ended_at="2026-01-01T00:00:00Z")
 
-    assert verdict.action == "fail"
-    assert "ended without reaching complete" in verdict.reason
+    assert wait_result.action == "fail"
+    assert "ended without reaching complete" in wait_result.reason
 
 
 def instance_at(step: dict | None, **beside: object) -> dict:
@@ -282,9 +282,11 @@ def test_row_is_compared_with_what_was_requested(row, requested, fits):
 # --- occurrences of a step ---
 
 
-def occurrence(number: int, name: str, begun: str | None, ended: str | None = None, option: str | None = None) -> dict:
+def occurrence(
+    number: int, name: str, started: str | None, ended: str | None = None, option: str | None = None
+) -> dict:
     responses = [{"id": 1, "login": "a@example.com", "response": option, "responded_at": ended}] if option else []
-    details = {"id": number, "uuid": f"U-{name}", "name": name, "started_at": begun, "ended_at": ended}
+    details = {"id": number, "uuid": f"U-{name}", "name": name, "started_at": started, "ended_at": ended}
     return event("ResponseStep", {**details, "responses": responses})
 
 
@@ -300,8 +302,8 @@ ROUND = {
 }
 
 
-def found(step: str, **wish) -> str | None:
-    one = rules.find_occurrence(ROUND, step, **wish)
+def found(step: str, **desired) -> str | None:
+    one = rules.find_occurrence(ROUND, step, **desired)
     return None if one is None else one["step_occurrence_id"]
 
 

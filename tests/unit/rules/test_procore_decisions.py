@@ -1,4 +1,4 @@
-"""What a history's events say together: their order whatever the list's is, and what was decided, never guessed."""
+"""What a history's events say together: their order in a list of any order, and what was decided, never guessed."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def review(*responses: dict[str, Any], **more: Any) -> dict[str, Any]:
 STARTED = event("WorkflowStarted", started_at=at("08:00"))
 
 
-def end(status: str, begun: str = "11:00") -> dict[str, Any]:
-    return event("EndStep", id="99", name="End", started_at=at(begun), ended_at=at(begun), status=status)
+def end(status: str, started: str = "11:00") -> dict[str, Any]:
+    return event("EndStep", id="99", name="End", started_at=at(started), ended_at=at(started), status=status)
 
 
 def describe(*events: dict[str, Any], **beside: Any) -> dict[str, Any]:

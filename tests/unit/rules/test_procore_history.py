@@ -330,7 +330,7 @@ def test_watermark_leaves_a_time_that_the_server_has_not_reached():
     assert rules.watermark(SINCE + 2 * hour, SINCE, SINCE, hour) == "2026-01-09T23:00:00.000Z"
 
 
-# --- whatever comes ---
+# --- malformed histories ---
 
 json_values = st.recursive(
     st.none()

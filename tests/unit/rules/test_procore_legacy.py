@@ -91,10 +91,10 @@ def test_a_wait_continues_in_a_state_that_is_not_named():
 
 
 def test_a_terminated_instance_fails_an_endless_wait():
-    verdict = decide(described(terminated_at="2018-03-01T00:00:00Z"))
+    wait_result = decide(described(terminated_at="2018-03-01T00:00:00Z"))
 
-    assert verdict.action == "fail"
-    assert "was terminated at 2018" in verdict.reason
+    assert wait_result.action == "fail"
+    assert "was terminated at 2018" in wait_result.reason
 
 
 @pytest.mark.parametrize("changes", [{"activities": []}, {"state_id": None, "state": None, "status": None}])
@@ -149,9 +149,9 @@ def test_state_entered_and_acted_in_within_a_second_is_undecided():
     ],
 )
 def test_an_activity_ends_the_wait_only_where_it_is_open(activity, role, opens):
-    verdict = decide(described(), activity=activity, role=role)
+    wait_result = decide(described(), activity=activity, role=role)
 
-    assert (verdict is not None and verdict.action == "succeed") is opens
+    assert (wait_result is not None and wait_result.action == "succeed") is opens
 
 
 def test_failing_state_beats_an_open_activity():
@@ -159,10 +159,10 @@ def test_failing_state_beats_an_open_activity():
 
 
 def test_activity_listed_by_a_terminated_instance_is_not_open():
-    verdict = decide(described(terminated_at="2018-03-01T00:00:00Z"), until=(), activity="Approve")
+    wait_result = decide(described(terminated_at="2018-03-01T00:00:00Z"), until=(), activity="Approve")
 
-    assert verdict.action == "fail"
-    assert "without reaching activity 'Approve'" in verdict.reason
+    assert wait_result.action == "fail"
+    assert "without reaching activity 'Approve'" in wait_result.reason
 
 
 def test_an_activity_before_the_action_does_not_count():
@@ -192,12 +192,12 @@ def test_a_state_has_moved_on_when_its_occurrence_is_over(changes, moved):
     instance = described(**changes)
     occurrence = rules.occurrence_of(described())
 
-    verdict = rules.evaluate_state_change(instance, occurrence, {"history_id": "1"})
+    wait_result = rules.evaluate_state_change(instance, occurrence, {"history_id": "1"})
 
-    assert (verdict is not None) is moved
+    assert (wait_result is not None) is moved
     if moved:
         after = {"state_after": rules.occurrence_of(instance), "terminated_at": None}
-        assert verdict.result == {"history_id": "1", **after}
+        assert wait_result.result == {"history_id": "1", **after}
 
 
 @pytest.mark.parametrize(
@@ -206,9 +206,9 @@ def test_a_state_has_moved_on_when_its_occurrence_is_over(changes, moved):
 def test_an_instance_that_ended_in_a_state_has_no_next_state(changes, is_over):
     instance = described(**changes)
 
-    verdict = rules.evaluate_state_change(instance, rules.occurrence_of(described()), {}, is_over=is_over)
+    wait_result = rules.evaluate_state_change(instance, rules.occurrence_of(described()), {}, is_over=is_over)
 
-    assert verdict.result == {"state_after": None, "terminated_at": changes.get("terminated_at")}
+    assert wait_result.result == {"state_after": None, "terminated_at": changes.get("terminated_at")}
 
 
 DRAFT = {"state": "Draft", "state_id": "18700", "status": "Draft", "activities": []}
@@ -257,7 +257,7 @@ def test_a_name_of_an_activity_wins_over_an_id(activity, known, matched):
 
 
 @pytest.mark.parametrize(
-    ("wish", "problem"),
+    ("desired", "problem"),
     [
         ({"name": "Aprove"}, "'Aprove' cannot be performed in the current state"),
         ({"activity_id": "1"}, "Activity 1 cannot"),
@@ -265,9 +265,9 @@ def test_a_name_of_an_activity_wins_over_an_id(activity, known, matched):
         ({"name": "Approve", "role": "Director"}, "for role 'Director' cannot"),
     ],
 )
-def test_unknown_or_ambiguous_activity_is_rejected_with_candidates(wish, problem):
+def test_unknown_or_ambiguous_activity_is_rejected_with_candidates(desired, problem):
     with pytest.raises(ConfigurationError, match=problem) as error:
-        rules.choose_activity(rules.describe_instance(INSTANCE)["activities"], **wish)
+        rules.choose_activity(rules.describe_instance(INSTANCE)["activities"], **desired)
     assert "'Deny' (id 29948, role 'Reviewer' 14304)" in str(error.value)
 
 

@@ -27,14 +27,19 @@ def test_histories_are_sorted_newest_first_from_any_order():
 
 
 def find(
-    *rows: dict, occurrence: dict = START, user: str = "1498096", instance: dict | None = None, listed=None, **wish: str
+    *rows: dict,
+    occurrence: dict = START,
+    user: str = "1498096",
+    instance: dict | None = None,
+    listed=None,
+    **desired: str,
 ):
     """Look for an activity in rows that are given the newest first."""
     return rules.find_performed(
         rows,
         occurrence=occurrence,
         instance=instance or described(),
-        requested=wish or {"activity_id": "29945"},
+        requested=desired or {"activity_id": "29945"},
         user_id=user,
         listed=listed,
     )

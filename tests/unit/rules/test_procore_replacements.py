@@ -1,4 +1,4 @@
-"""What Procore's list of errors says, in whatever form it comes."""
+"""What Procore's list of errors says, in every format."""
 
 from __future__ import annotations
 

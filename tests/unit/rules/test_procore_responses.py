@@ -81,12 +81,12 @@ def test_label_of_several_options_is_an_error_with_their_ids():
 
 
 @pytest.mark.parametrize(
-    ("wish", "problem"),
+    ("desired", "problem"),
     [({"option": "Aprove"}, "matches no option"), ({"option_type": "approve"}, "is the type of several options")],
 )
-def test_unknown_or_ambiguous_option_is_rejected_with_candidates(wish, problem):
+def test_unknown_or_ambiguous_option_is_rejected_with_candidates(desired, problem):
     with pytest.raises(ConfigurationError, match=problem) as error:
-        response_rules.choose_option(rules.response_options(STEP), **wish)
+        response_rules.choose_option(rules.response_options(STEP), **desired)
     assert "'Approve' (id 1, type approve)" in str(error.value)
 
 
@@ -130,7 +130,7 @@ def test_recorded_option_is_reported_by_id_label_and_type(recorded, others, same
 
 
 @pytest.mark.parametrize(
-    ("recorded", "wish", "same"),
+    ("recorded", "desired", "same"),
     [
         ({"name": "Approve "}, {"option": "approve"}, True),
         ({"name": "Approved", "type": "approve"}, {"option": "Approve"}, None),
@@ -146,8 +146,8 @@ def test_recorded_option_is_reported_by_id_label_and_type(recorded, others, same
         ({"name": "Approve", "type": None}, {"option_type": "approve"}, None),
     ],
 )
-def test_record_alone_shows_of_a_response_only_what_it_shows(recorded, wish, same):
-    assert response_rules.is_recorded_response(recorded, **wish) is same
+def test_record_alone_shows_of_a_response_only_what_it_shows(recorded, desired, same):
+    assert response_rules.is_recorded_response(recorded, **desired) is same
 
 
 def test_label_of_two_options_has_no_id():

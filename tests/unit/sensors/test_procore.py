@@ -470,13 +470,13 @@ def test_trigger_survives_a_round_trip_through_the_database():
 
 def test_reached_step_ends_the_wait_in_every_mode(emulator, store):
     context = {"task_state_store": store}
-    wish = {"step_reached": "director approval"}
-    assert instance_sensor(**wish).poke(context) is False
-    deferral = deferred(instance_sensor(**wish), context)
+    desired = {"step_reached": "director approval"}
+    assert instance_sensor(**desired).poke(context) is False
+    deferral = deferred(instance_sensor(**desired), context)
     respond(emulator, "Approve")
 
-    by_poke = instance_sensor(**wish).poke(context).xcom_value
-    resumed = instance_sensor(**wish).execute_complete(context, first_event(deferral.trigger))
+    by_poke = instance_sensor(**desired).poke(context).xcom_value
+    resumed = instance_sensor(**desired).execute_complete(context, first_event(deferral.trigger))
 
     assert by_poke == resumed
     assert (resumed["state"], resumed["step"]) == ("in_progress", "Director Approval")

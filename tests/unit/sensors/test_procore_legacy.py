@@ -106,9 +106,9 @@ def test_every_mode_ends_when_the_activity_opens_and_pins_it(emulator, store):
     }
 
 
-@pytest.mark.parametrize("wish", [{"activity": 29950}, {"activity": "Accept", "role": "14304"}])
-def test_an_activity_and_its_role_are_named_by_name_or_id(emulator, store, wish):
-    found = sensor(instance_id="568151", until=(), **wish).execute({"task_state_store": store})
+@pytest.mark.parametrize("desired", [{"activity": 29950}, {"activity": "Accept", "role": "14304"}])
+def test_an_activity_and_its_role_are_named_by_name_or_id(emulator, store, desired):
+    found = sensor(instance_id="568151", until=(), **desired).execute({"task_state_store": store})
 
     assert found["state"] == "Joint Review"
 

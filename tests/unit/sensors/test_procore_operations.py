@@ -264,10 +264,10 @@ def test_several_operations_are_polled_until_each_has_ended(emulator, store):
     before = polls(emulator)
     assert before == 3
     emulator.control("POST", "clock", advance=600)
-    verdict = trigger.poll_once(hook)[1]
+    wait_result = trigger.poll_once(hook)[1]
 
-    assert verdict.action == "succeed"
-    assert [o["operation_id"] for o in verdict.result["operations"]] == [ended, running]
+    assert wait_result.action == "succeed"
+    assert [o["operation_id"] for o in wait_result.result["operations"]] == [ended, running]
     assert polls(emulator) == before + 1
 
 

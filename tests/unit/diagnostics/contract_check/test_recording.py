@@ -15,7 +15,7 @@ COMPANY = f"{URL}/rest/v2.0/companies/1/workflows"
 
 
 class Clock:
-    """A monotonic clock that moves when somebody sleeps."""
+    """A monotonic clock that moves when the code sleeps."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -35,7 +35,7 @@ def texts(value: Any) -> Iterator[str]:
 
 
 def is_of_the_tenant(text: str) -> bool:
-    """Return whether a text tells something of the tenant: it is no word of the API, and no short number."""
+    """Return whether a text reveals something of the tenant: it is no word of the API, and no short number."""
     is_word = text.lower() in documented.WORDS or text.rstrip("?") in documented.FIELD_TYPES
     return len(text) > 3 and not is_word and not (text.isdecimal() and len(text) < 4)
 

@@ -1,4 +1,4 @@
-"""The contract check finds each side of each open question that reading can tell, and guesses none."""
+"""The contract check finds each side of each open question that reading can show, and guesses none."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def history_of(procore: Client) -> dict[str, Any]:
     return found
 
 
-def visited(procore: Client) -> list[str]:
+def step_names(procore: Client) -> list[str]:
     return [event["details"].get("name", event["type"]) for event in history_of(procore)["history"]]
 
 
@@ -78,7 +78,7 @@ def test_approval_goes_through_the_conditional_to_the_end(emulator, procore):
     shown = procore.get(INSTANCE)["data"]
     assert shown["current_step_occurrence"] is None
     assert shown["ended_at"] is not None
-    assert visited(procore) == [
+    assert step_names(procore) == [
         "WorkflowStarted",
         "Budget Check",
         "Over 10,000?",
@@ -101,7 +101,7 @@ def test_approval_goes_through_the_conditional_to_the_end(emulator, procore):
 def test_a_rejection_ends_the_instance(procore):
     respond_with(procore, "Reject")
 
-    assert visited(procore)[-1] == "Rejected"
+    assert step_names(procore)[-1] == "Rejected"
     assert history_of(procore)["history"][-1]["details"]["end_type"] == "failure"
 
 
@@ -201,7 +201,7 @@ def test_a_termination_overtakes_a_delayed_transition(emulator, procore):
     emulator.control("POST", "clock", advance=61)
 
     assert history_of(procore)["status"] == "terminated"
-    assert "Director Approval" not in visited(procore)
+    assert "Director Approval" not in step_names(procore)
 
 
 @pytest.mark.parametrize("status", [422, 404])

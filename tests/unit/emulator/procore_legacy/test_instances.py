@@ -224,7 +224,7 @@ def test_instances_of_one_object_are_all_listed(emulator, legacy):
     assert legacy.get(f"{INSTANCES}/0", **OBJECT)["id"] == 568150
 
 
-# --- what no document tells ---
+# --- what no document says ---
 
 
 def set_flags(emulator: Any, **flags: str) -> None:
@@ -554,12 +554,12 @@ def test_a_permanent_log_needs_its_object(legacy, logs):
     legacy.get(logs, status=400, **OBJECT, per_page="2001")
 
 
-def test_a_permanent_log_of_another_company_or_project_is_rejected(legacy, anybody):
+def test_a_permanent_log_of_another_company_or_project_is_rejected(legacy, anonymous):
     legacy.query = {}
     legacy.get("/rest/v1.0/companies/1/workflow_permanent_logs", status=403, **OBJECT)
     legacy.get("/rest/v1.0/projects/1/workflow_permanent_logs", status=404, **OBJECT)
     for logs in LOGS:
-        anybody.get(logs, status=401, **OBJECT)
+        anonymous.get(logs, status=401, **OBJECT)
 
 
 # --- the people of a company ---
@@ -567,7 +567,7 @@ def test_a_permanent_log_of_another_company_or_project_is_rejected(legacy, anybo
 PEOPLE = "/rest/v1.3/companies/4264807/users"
 
 
-def test_people_are_found_by_a_part_of_login_or_name(legacy, anybody):
+def test_people_are_found_by_a_part_of_login_or_name(legacy, anonymous):
     everybody = [user["id"] for user in legacy.get(PEOPLE)]
     assert everybody[:4] == [90001, 90002, 90003, 90004]
     assert legacy.get(PEOPLE, **{"filters[search]": "RITA@"}) == [
@@ -585,4 +585,4 @@ def test_people_are_found_by_a_part_of_login_or_name(legacy, anybody):
     assert page.headers["Total"] == str(len(everybody))
     legacy.get(PEOPLE, status=400, page="0")
     legacy.get("/rest/v1.3/companies/1/users", status=403)
-    anybody.get(PEOPLE, status=401)
+    anonymous.get(PEOPLE, status=401)

@@ -621,10 +621,10 @@ def test_keys_are_spelt_in_several_ways(emulator, workflowsoft, spelling):
 
 
 @pytest.mark.parametrize("spelling", ["camel", "pascal"])
-def test_the_spelling_does_not_change_tokens_or_plain_values(emulator, anybody, workflowsoft, spelling):
+def test_the_spelling_does_not_change_tokens_or_plain_values(emulator, anonymous, workflowsoft, spelling):
     emulator.control("PATCH", "flags", ws_names=spelling, ws_token_shape="object", no_new_integration="null")
 
-    response = anybody.send("GET", "/api/v2/app/apitoken", headers={"Authorization": f"Basic {BASIC}"})
+    response = anonymous.send("GET", "/api/v2/app/apitoken", headers={"Authorization": f"Basic {BASIC}"})
     assert list(response.json()) == ["access_token", "expires_in"]
     assert poll(workflowsoft).json() is None
     emulator.control("PATCH", "flags", no_new_integration="empty")

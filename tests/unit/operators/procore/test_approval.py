@@ -475,7 +475,7 @@ def test_dry_run_requests_a_choice_and_returns_its_calls(emulator, task_of, is_t
     task = task_of(dry_run=True)
     task.run()
     assert "Dry run" in task.request["body"]
-    if is_turned_off:  # the person was told that nothing is sent
+    if is_turned_off:  # the page said that nothing is sent
         task.build = approval
     task.click("Approve", "Fine.")
 

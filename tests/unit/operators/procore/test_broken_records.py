@@ -49,7 +49,7 @@ def folder(tmp_path) -> str:
 
 @pytest.fixture
 def broken_items(emulator, monkeypatch):
-    """Return a function that lets every call fail which names one of some items, whatever others it names."""
+    """Return a function that lets every call fail that names one of some items, with or without others."""
 
     def break_them(*item_ids: str, **fault) -> None:
         read_bulk, read_item = ProcoreHook.each_bulk_history, ProcoreHook.list_item_histories

@@ -1,4 +1,4 @@
-"""Long work tells how far it is, at most every ten seconds; short work says nothing."""
+"""Long work logs its progress, at most every ten seconds; short work logs nothing."""
 
 from __future__ import annotations
 

@@ -253,7 +253,7 @@ def test_request_that_ends_before_its_stop_is_reported(emulator, cover, statuses
 
 
 def failed(store, **parameters) -> str:
-    """Let a replacement fail that nobody can be put into, and return the error's words."""
+    """Let a replacement fail that has no possible assignee, and return the error's words."""
     with pytest.raises(AirflowFailException) as failure:
         replace(**{**UNABLE, "confirm_timeout": 5, **parameters}).execute({"task_state_store": store})
     return str(failure.value)

@@ -1,4 +1,4 @@
-"""Assignees of presets: what has to change is planned, changed once, and never over somebody's edit."""
+"""Assignees of presets: what has to change is planned, changed once, and never over another user's edit."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def test_an_unsendable_comment_is_not_an_unknown_outcome(emulator, store, commen
 
 @pytest.mark.parametrize("value", [None, "soon"])
 def test_second_occurrence_without_a_time_is_not_the_first(emulator, store, monkeypatch, value):
-    """The instance does not tell since when it is in its state; the history tells that it was left."""
+    """The instance does not show since when it is in its state; the history shows that it was left."""
     perform().execute({"task_state_store": Store()})
     person(emulator, "Deny")
     show = ProcoreLegacyHook.get_instance
