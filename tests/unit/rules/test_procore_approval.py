@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_workflows.exceptions import ConfigurationError
-from airflow_provider_workflows.rules.procore import choose_option
 from airflow_provider_workflows.rules.procore_approval import Choice, body_of, choices_of, escaped, subject_of
+from airflow_provider_workflows.rules.procore_responses import choose_option
 
 INSTANCE = {"id": "1", "tool_type": "purchase_order_contract", "item_id": "5001"}
 STEP = {"id": "11", "name": "Budget Check", "started_at": "2026-11-30T08:00:00Z", "overdue_at": None}
