@@ -64,8 +64,8 @@ def every_test_signs_in_itself() -> None:
 
 
 @pytest.fixture(autouse=True)
-def quick_first_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let triggers look soon: what they wait for is a race in Airflow's scheduler, which does not run here."""
+def quick_first_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let triggers poll soon: what they wait for is a race in Airflow's scheduler, which does not run here."""
     monkeypatch.setattr("airflow_provider_workflows.polling.poll.MIN_FIRST_DELAY_SECONDS", 0.01)
     monkeypatch.setattr("airflow_provider_workflows.polling.poll.MIN_INTERVAL_SECONDS", 0.01)
     monkeypatch.setattr("airflow_provider_workflows.polling.rate_limiter.FIRST_BLOCK_SECONDS", 0.01)

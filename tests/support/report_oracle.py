@@ -25,7 +25,7 @@ class Office:
     holidays: Collection[date] = ()
 
     def seconds(self, start: datetime, end: datetime) -> float:
-        """Return the working time between two times, by looking at the clock on the wall every 15 minutes."""
+        """Return the working time between two times, by reading the wall-clock time every 15 minutes."""
         worked, zone = 0, ZoneInfo(self.zone)
         while start < end:
             wall = start.astimezone(zone)

@@ -11,7 +11,7 @@ from airflow_provider_workflows.operators.workflowsoft import WorkflowsoftCreate
 from airflow_provider_workflows.sensors.workflowsoft import WorkflowsoftIntegrationSensor
 
 from . import truth
-from .flows import CONSUMED, ONE_LOOK, TOOL, WAIT, Flow, Given, Task, event_is_planned, polling
+from .flows import CONSUMED, ONE_POLL, TOOL, WAIT, Flow, Given, Task, event_is_planned, polling
 
 
 class Forgets(WorkflowsoftCreateTaskOperator):
@@ -70,7 +70,7 @@ def say_nothing(given: Given) -> Any:
 
 
 def take_the_credit(given: Given) -> Any:
-    return TakesTheCredit(task_id="careless", tool_type=TOOL, item_id="5001", option="Approve", **ONE_LOOK)
+    return TakesTheCredit(task_id="careless", tool_type=TOOL, item_id="5001", option="Approve", **ONE_POLL)
 
 
 def deny(given: Given) -> Any:

@@ -63,7 +63,7 @@ def run(line: Connection, order: Order) -> None:
     line.recv()  # whoever counts what we do is ready now
     os.dup2(os.open(order.log, os.O_WRONLY | os.O_APPEND), 1)
     os.environ |= {f"AIRFLOW_CONN_{name.upper()}": json.dumps(value) for name, value in order.connections.items()}
-    # Calls are repeated at once, and a look that shows nothing is the last one: nothing here takes time.
+    # Calls are repeated at once, and a poll that shows nothing is the last one: nothing here takes time.
     RetryPolicy.__init__.__defaults__ = (5, 0.0, 120.0)
     base.time = SimpleNamespace(sleep=lambda seconds: None)
     bulk_start.time = base.time

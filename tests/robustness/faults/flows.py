@@ -42,7 +42,7 @@ from .strikes import KILLS, REJECTED_READS, TWO_TRIES, is_end
 CONSUMED, KEPT = "consumed_on_read", "listed_until_completed"
 TOOL = "purchase_order_contract"
 # One poll resolves the outcome of a change: each request has arrived by then, or is meant to be late.
-ONE_LOOK = {"confirm_timeout": 0.0, "retries": 3}
+ONE_POLL = {"confirm_timeout": 0.0, "retries": 3}
 WAITED = {"poll_interval": 0.01, "wait_timeout": 60}
 DEFERRED = {"poll_interval": 0.01, "wait_timeout": 3600, "deferrable": True}
 # The API has no key that identifies the repetition: both take effect, with the same values.
@@ -151,18 +151,18 @@ class Flow:
 
 def respond(given: Given) -> Any:
     return ProcoreRespondOperator(
-        task_id="respond", tool_type=TOOL, item_id="5001", option="Approve", comment="Within budget.", **ONE_LOOK
+        task_id="respond", tool_type=TOOL, item_id="5001", option="Approve", comment="Within budget.", **ONE_POLL
     )
 
 
 def respond_with_file(given: Given) -> Any:
     return ProcoreRespondOperator(
-        task_id="respond", instance_id="700001", option="Approve", comment="Within budget.", files=__file__, **ONE_LOOK
+        task_id="respond", instance_id="700001", option="Approve", comment="Within budget.", files=__file__, **ONE_POLL
     )
 
 
 def respond_by_function(given: Given) -> Any:
-    @procore_response(**ONE_LOOK)
+    @procore_response(**ONE_POLL)
     def decide(instance: dict[str, Any], ti: Any) -> Any:
         # Another comment when it decides again.
         return Respond("Approve", comment=f"Seen at try {ti.try_number}.")
@@ -173,7 +173,7 @@ def respond_by_function(given: Given) -> Any:
 
 def decide_in_airflow(given: Given) -> Any:
     wait = {"poll_interval": 0.01, "wait_timeout": 3600}
-    return ProcoreApprovalOperator(task_id="decide", tool_type=TOOL, item_id="5001", **wait, **ONE_LOOK)
+    return ProcoreApprovalOperator(task_id="decide", tool_type=TOOL, item_id="5001", **wait, **ONE_POLL)
 
 
 CLICK = {
@@ -186,7 +186,7 @@ CLICK = {
 
 def perform(given: Given) -> Any:
     return ProcoreLegacyPerformActivityOperator(
-        task_id="perform", instance_id="568150", activity="Submit for Approval", comments="Please.", **ONE_LOOK
+        task_id="perform", instance_id="568150", activity="Submit for Approval", comments="Please.", **ONE_POLL
     )
 
 
@@ -199,17 +199,17 @@ def perform_and_wait(given: Given) -> Any:
         comments="Please.",
         wait_for_state_change=True,
         **DEFERRED,
-        **ONE_LOOK,
+        **ONE_POLL,
     )
 
 
 def start(given: Given) -> Any:
-    return ProcoreStartInstanceOperator(task_id="start", tool_type=TOOL, item_id="6001", **ONE_LOOK)
+    return ProcoreStartInstanceOperator(task_id="start", tool_type=TOOL, item_id="6001", **ONE_POLL)
 
 
 def start_and_wait(given: Given) -> Any:
     return ProcoreStartInstanceOperator(
-        task_id="start", tool_type=TOOL, item_id="6001", wait_for_completion=True, **DEFERRED, **ONE_LOOK
+        task_id="start", tool_type=TOOL, item_id="6001", wait_for_completion=True, **DEFERRED, **ONE_POLL
     )
 
 
@@ -232,16 +232,16 @@ def add_assignees(given: Given) -> Any:
         item_id="5001",
         assignees=["rita@example.com", "lee@example.com"],
         reason="other",
-        **ONE_LOOK,
+        **ONE_POLL,
     )
 
 
 def terminate(given: Given) -> Any:
-    return ProcoreTerminateInstanceOperator(task_id="terminate", tool_type=TOOL, item_id="5001", **ONE_LOOK)
+    return ProcoreTerminateInstanceOperator(task_id="terminate", tool_type=TOOL, item_id="5001", **ONE_POLL)
 
 
 def restart(given: Given) -> Any:
-    return ProcoreRestartInstanceOperator(task_id="restart", tool_type=TOOL, item_id="5001", **ONE_LOOK)
+    return ProcoreRestartInstanceOperator(task_id="restart", tool_type=TOOL, item_id="5001", **ONE_POLL)
 
 
 def bulk_replace(given: Given, **more: Any) -> Any:
@@ -251,7 +251,7 @@ def bulk_replace(given: Given, **more: Any) -> Any:
         new_assignees="lee@example.com",
         reason="left",
         **{**WAITED, **more},
-        **ONE_LOOK,
+        **ONE_POLL,
     )
 
 
@@ -280,7 +280,7 @@ def bulk_respond(given: Given) -> Any:
         task_id="bulk_respond",
         responses={each: {"response": "Approve", "comment": comment} for each, comment in comments.items()},
         mode="apply",
-        **ONE_LOOK,
+        **ONE_POLL,
     )
 
 
@@ -292,7 +292,7 @@ def preset_assignees(given: Given) -> Any:
         assignments=[{"template": "301", "project_id": ["1001", "1002"], "groups": directors}],
         mode="apply",
         members="replace",
-        **ONE_LOOK,
+        **ONE_POLL,
     )
 
 
@@ -395,7 +395,7 @@ def wait(given: Given) -> Any:
 
 
 def handle(given: Given) -> Any:
-    @workflowsoft_integration(**ONE_LOOK)
+    @workflowsoft_integration(**ONE_POLL)
     def longer(fields: dict[str, Any]) -> dict[str, Any]:
         # A decision that comes out otherwise when it is taken again.
         return {"Event duration": fields["Event duration"] + Decimal("30.25"), "Venue": "Main hall"}
@@ -414,13 +414,13 @@ def update_fields(given: Given) -> Any:
         task_id="update_fields",
         integration_instance_id=given["wait"][0],
         fields={**given["get_fields"], "Event duration": duration, "Venue": "Main hall"},
-        **ONE_LOOK,
+        **ONE_POLL,
     )
 
 
 def complete(given: Given) -> Any:
     return WorkflowsoftCompleteIntegrationOperator(
-        task_id="complete", integration_instance_id=given["wait"][0], **ONE_LOOK
+        task_id="complete", integration_instance_id=given["wait"][0], **ONE_POLL
     )
 
 

@@ -130,7 +130,7 @@ class Hostile(Server):
             self.close_connection = True
 
         def later(self, path: str) -> None:
-            """Serve the first looks of a sensor, and reject those that follow."""
+            """Serve the first pokes of a sensor, and reject those that follow."""
             responses = {
                 "api/v2/workflows": [{"Id": "1", "Title": "Diagram"}],
                 "api/v2/workflows/1/tasks": [{"Id": "2", "Title": "Step"}],

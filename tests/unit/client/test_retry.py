@@ -20,7 +20,7 @@ class Call:
         self.pauses: list[float] = []
         self.policy = policy
         self.status = 429
-        self.drift = 0.0  # seconds that the clock moves at each look
+        self.drift = 0.0  # seconds that the clock moves at each read
         self._ends = chain(ends, repeat(ends[-1]))
 
     def run(self) -> None:

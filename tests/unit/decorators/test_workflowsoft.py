@@ -118,10 +118,10 @@ def test_the_function_is_given_typed_values_under_labels_or_keys(emulator, store
     started = emulator.control("POST", "workflowsoft/processes", diagram="Field types")
     given = {}
 
-    def look(fields):
+    def read(fields):
         given.update(fields)
 
-    result = run(look, store, started["integration_instance_id"])
+    result = run(read, store, started["integration_instance_id"])
 
     assert (result["written"], result["unchanged"]) == ([], [])
     assert given["Amount"] == Decimal("12345678901234.5678")

@@ -1,4 +1,4 @@
-"""Files on a worker or in an object storage, looked at before anything is sent."""
+"""Files on a worker or in an object storage, checked before anything is sent."""
 
 from __future__ import annotations
 

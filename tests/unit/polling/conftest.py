@@ -191,7 +191,7 @@ async def cancel(*tasks: asyncio.Task[Any]) -> None:
 
 
 def v2_wait(instance_id: str | None, item_id: str, **more: Any) -> ProcoreInstanceWaitTrigger:
-    """A wait as a look on a worker leaves it."""
+    """A wait as a poke on a worker leaves it."""
     usual = {"procore_conn_id": "procore_default", "company_id": None, "project_id": PROJECT, "tool_type": TOOL}
     trigger = {"poll_interval": INTERVAL, "deadline": None}
     return ProcoreInstanceWaitTrigger(instance_id=instance_id, item_id=item_id, **{**usual, **trigger, **more})
@@ -257,11 +257,11 @@ class Waiting:
         return self.counts()
 
     async def settle(self) -> None:
-        """Let polls pass until each wait was looked at once, as Legacy and a list without a mark need it."""
+        """Let polls pass until each wait was polled once, as Legacy and a list without a mark need it."""
         for _ in range(15):
             if sum(count for path, count in (await self.poll()).items() if path in (SHOW, HISTORY)) <= 5:
                 return
-        raise AssertionError("waits go on looking for themselves")
+        raise AssertionError("waits still poll individually")
 
     def statuses(self) -> list[str | None]:
         return [task.result()["status"] if task.done() else None for task in self.tasks]

@@ -257,7 +257,7 @@ def test_bulk_history_without_instance_ids_serves_each_wait(emulator, waiting, b
     before, (result,) = waiting(scenario)
 
     assert (result["instance_id"], result["item_status"]) == (new, "Rejected")
-    assert before[1:] == [{BULK: 1}] * 2  # nothing changed, so there was nothing to look at
+    assert before[1:] == [{BULK: 1}] * 2  # nothing changed, so there was nothing to poll
 
 
 def test_items_with_one_instance_each_need_no_instance_ids(emulator, waiting):

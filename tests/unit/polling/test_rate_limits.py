@@ -188,7 +188,7 @@ def test_waits_survive_60_failed_polls_at_no_extra_cost(emulator, clock, sent, f
     async def scenario():
         waits, ends = of_kinds(emulator, 150)
         tasks = [wait_for(one) for one in waits]
-        await asyncio.sleep(5.5 * INTERVAL)  # until each was looked at
+        await asyncio.sleep(5.5 * INTERVAL)  # until each was polled
         emulator.control("POST", "faults", path="/rest/", times=10**6, **fault)
         await asyncio.sleep(60 * INTERVAL)
         ends()

@@ -445,8 +445,8 @@ def test_wait_log_shows_since_when_a_step_is_overdue(emulator, store, build, sai
 
     build().poke({"task_state_store": store})
 
-    look, call, _ = timeless(said())
-    assert "pending with integration@example.com, overdue since TIME; waiting for" in look
+    poke, call, _ = timeless(said())
+    assert "pending with integration@example.com, overdue since TIME; waiting for" in poke
     assert call == "Step 'Budget Check' is overdue: calling on_overdue."
 
 

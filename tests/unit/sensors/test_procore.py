@@ -58,7 +58,7 @@ def first_event(trigger) -> dict:
 
 
 def soon() -> str:
-    """Return a deadline that a trigger has time to look before."""
+    """Return a deadline before which a trigger has time to poll."""
     return (datetime.now(timezone.utc) + timedelta(seconds=1)).isoformat()
 
 
@@ -253,14 +253,14 @@ def test_trigger_polls_after_a_delay_and_at_each_interval(emulator, store, monke
     polled_at: list[float] = []
     call = RestClient.call
 
-    def look(client, method, path, **kwargs):
+    def recorded(client, method, path, **kwargs):
         if path.endswith("/bulk_history"):
             polled_at.append(clock.elapsed)
             if len(polled_at) == 3:
                 approve(emulator)
         return call(client, method, path, **kwargs)
 
-    monkeypatch.setattr(RestClient, "call", look)
+    monkeypatch.setattr(RestClient, "call", recorded)
     with VirtualTime() as clock:
         event = clock.run(first_payload(trigger))
 

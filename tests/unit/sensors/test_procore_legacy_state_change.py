@@ -26,7 +26,7 @@ def deferred(operator, context) -> TaskDeferred:
 
 
 @pytest.fixture
-def between_looks(monkeypatch):
+def between_pokes(monkeypatch):
     """Return a function that sets what happens instead of the sleep between two polls."""
 
     def happens(*what) -> list[float]:
@@ -46,8 +46,8 @@ def rita_accepts(emulator) -> None:
     person(emulator, "Accept", "rita@example.com", JOINT)
 
 
-def test_both_modes_return_the_same_once_every_role_has_acted(emulator, between_looks):
-    slept = between_looks(lambda: None, lambda: rita_accepts(emulator))
+def test_both_modes_return_the_same_once_every_role_has_acted(emulator, between_pokes):
+    slept = between_pokes(lambda: None, lambda: rita_accepts(emulator))
     blocking = accept().execute({})
     assert slept == [0.05, 0.05]
 
@@ -72,8 +72,8 @@ def test_both_modes_return_the_same_once_every_role_has_acted(emulator, between_
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_state_that_changes_at_once_needs_no_wait(emulator, store, between_looks, deferrable):
-    between_looks()
+def test_state_that_changes_at_once_needs_no_wait(emulator, store, between_pokes, deferrable):
+    between_pokes()
 
     result = perform(wait_for_state_change=True, deferrable=deferrable).execute({"task_state_store": store})
 
@@ -170,23 +170,23 @@ def test_error_in_the_triggerer_is_retried_without_a_new_activity(emulator, stor
     assert performed(emulator) == [("90001", "Accept")]
 
 
-def test_transient_error_does_not_end_the_wait_for_a_change(emulator, store, between_looks):
+def test_transient_error_does_not_end_the_wait_for_a_change(emulator, store, between_pokes):
     def comes_back() -> None:
         emulator.control("DELETE", "faults")
         rita_accepts(emulator)
 
-    between_looks(comes_back)
+    between_pokes(comes_back)
     emulator.control("POST", "faults", method="GET", path="workflow_instances/", skip=1, times=99, status=500, json={})
 
     assert accept().execute({"task_state_store": store})["state_after"]["name"] == "Accepted"
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_an_instance_that_ends_ends_the_wait(emulator, store, between_looks, deferrable):
+def test_an_instance_that_ends_ends_the_wait(emulator, store, between_pokes, deferrable):
     def ends() -> None:
         emulator.control("POST", f"procore/legacy/instances/{JOINT}/terminate", login="pat@example.com")
 
-    between_looks(ends)
+    between_pokes(ends)
     if deferrable:
         deferral = deferred(accept(), {"task_state_store": store})
         ends()
@@ -198,9 +198,9 @@ def test_an_instance_that_ends_ends_the_wait(emulator, store, between_looks, def
     assert result["terminated_at"] is not None
 
 
-def test_the_old_state_is_not_returned_as_the_new_one(emulator, store, between_looks):
+def test_the_old_state_is_not_returned_as_the_new_one(emulator, store, between_pokes):
     emulator.control("PATCH", "flags", legacy_transition="delayed", transition_delay=3600)
-    slept = between_looks(lambda: None, lambda: emulator.control("POST", "clock", advance=3600))
+    slept = between_pokes(lambda: None, lambda: emulator.control("POST", "clock", advance=3600))
 
     result = perform(wait_for_state_change=True, deferrable=False).execute({"task_state_store": store})
 
@@ -208,10 +208,10 @@ def test_the_old_state_is_not_returned_as_the_new_one(emulator, store, between_l
     assert len(slept) == 2
 
 
-def test_a_state_that_stays_without_activities_has_no_next_state(emulator, store, between_looks, monkeypatch):
+def test_a_state_that_stays_without_activities_has_no_next_state(emulator, store, between_pokes, monkeypatch):
     emulator.control("PATCH", "flags", legacy_transition="delayed", transition_delay=3600)
     ended_after = "airflow_provider_workflows.triggers.procore_legacy.ENDED_AFTER_SECONDS"
-    between_looks(lambda: monkeypatch.setattr(ended_after, 0.0))
+    between_pokes(lambda: monkeypatch.setattr(ended_after, 0.0))
 
     result = perform(wait_for_state_change=True, deferrable=False).execute({"task_state_store": store})
 

@@ -37,7 +37,7 @@ def polls(emulator) -> int:
 
 
 def shown(emulator, **operation) -> None:
-    """Let the next look at an operation show this."""
+    """Let the next poll of an operation show this."""
     whole = {"id": "901001", "operation_type": "x", "status": "done", "completed_at": None, **operation}
     emulator.control("POST", "faults", path=OPERATION, times=99, status=200, json={"data": whole})
 

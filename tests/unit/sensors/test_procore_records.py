@@ -37,7 +37,7 @@ def respond(emulator, login: str, option: str, instance_id: str = INSTANCE) -> N
     emulator.control("POST", f"procore/instances/{instance_id}/respond", login=login, option=option)
 
 
-def look(**parameters: Any) -> Any:
+def poke(**parameters: Any) -> Any:
     """Return what the sensor returns, or None while it waits."""
     where = {} if "item_id" in parameters else {"instance_id": INSTANCE}
     sensor = ProcoreInstanceSensor(task_id="wait", timeout=30, **{**where, **parameters})
@@ -63,7 +63,7 @@ def test_outcome_is_the_decision_or_unclear(emulator, overall, hidden):
     flags(emulator, overall_response=overall, hidden_events=hidden)
     instance_id = reviewed_jointly(emulator)
 
-    outcome = look(instance_id=instance_id)
+    outcome = poke(instance_id=instance_id)
 
     assert outcome["item_status"] == "Rejected"
     if hidden == "response_steps" or (hidden == "responses" and overall == "absent"):
@@ -82,10 +82,10 @@ def test_outcome_is_the_decision_or_unclear(emulator, overall, hidden):
 @pytest.mark.parametrize("hidden", ["none", "responses"])
 def test_step_responded_to_ends_when_a_manager_has_overridden_it(emulator, hidden):
     flags(emulator, hidden_events=hidden)
-    assert look(step_decided="Budget Check") is None
+    assert poke(step_decided="Budget Check") is None
 
     emulator.control("POST", f"procore/instances/{INSTANCE}/override", option="Approve", reason="On leave")
-    occurrence = look(step_decided="Budget Check")["occurrence"]
+    occurrence = poke(step_decided="Budget Check")["occurrence"]
 
     assert (occurrence["decision"]["option"], occurrence["decision"]["source"]) == ("Approve", "override")
     assert (occurrence["decision"]["by"], occurrence["response"]) == ("pat@example.com", None)
@@ -96,7 +96,7 @@ def test_step_responded_to_ends_though_its_responses_are_hidden(emulator, hidden
     flags(emulator, hidden_events=hidden)
     respond(emulator, US, "Approve")
 
-    occurrence = look(step_decided="Budget Check")["occurrence"]
+    occurrence = poke(step_decided="Budget Check")["occurrence"]
 
     assert occurrence["decision"]["option"] == "Approve"
     assert (occurrence["response"] is None) is (hidden == "responses")
@@ -108,7 +108,7 @@ def test_override_decides_against_what_was_responded(emulator):
 
     emulator.control("POST", f"procore/instances/{instance_id}/override", option="Reject")
 
-    assert outcome_names(look(instance_id=instance_id))[0] == "Reject"
+    assert outcome_names(poke(instance_id=instance_id))[0] == "Reject"
 
 
 def test_step_cut_off_by_a_termination_was_not_responded_to(emulator):
@@ -117,8 +117,8 @@ def test_step_cut_off_by_a_termination_was_not_responded_to(emulator):
     emulator.control("POST", f"procore/instances/{instance_id}/terminate")
 
     with pytest.raises(AirflowFailException, match="ended without reaching"):
-        look(instance_id=instance_id, step_decided="Joint Review")
-    assert look(instance_id=instance_id)["decision"] is None
+        poke(instance_id=instance_id, step_decided="Joint Review")
+    assert poke(instance_id=instance_id)["decision"] is None
 
 
 # --- the order of events ---
@@ -136,18 +136,18 @@ def test_wait_reads_a_history_in_either_order(emulator, order, pause):
 
     then(US, "Approve")
     then(DIRECTOR, "Return")
-    found = look(until=["in_progress"])
+    found = poke(until=["in_progress"])
     assert (found["step"], found["item_status"], found["ambiguous"]) == ("Budget Check", "Under Review", [])
     assert found["decision"]["option"] == "Return"
-    again = look(step_reached="Budget Check", after=f"{INSTANCE}01")
+    again = poke(step_reached="Budget Check", after=f"{INSTANCE}01")
     assert again["occurrence"]["step_occurrence_id"] == f"{INSTANCE}04"
-    assert look(step_decided="Budget Check", after=f"{INSTANCE}01") is None
+    assert poke(step_decided="Budget Check", after=f"{INSTANCE}01") is None
     then(US, "Approve")
     then(DIRECTOR, "Approve")
-    ended = look()
+    ended = poke()
     assert (ended["item_status"], ended["decision"]["by"]) == ("Approved", DIRECTOR)
     assert (
-        look(step_decided="Budget Check", after=f"{INSTANCE}01")["occurrence"]["step_occurrence_id"] == f"{INSTANCE}04"
+        poke(step_decided="Budget Check", after=f"{INSTANCE}01")["occurrence"]["step_occurrence_id"] == f"{INSTANCE}04"
     )
 
 
@@ -159,18 +159,18 @@ def test_gap_between_two_steps_ends_no_wait(emulator, gap):
     flags(emulator, step_gap=gap)
     respond(emulator, US, "Approve")
 
-    now = look(until=["in_progress", "processing"])
+    now = poke(until=["in_progress", "processing"])
     assert now["step"] == (None if gap else "Director Approval")
     assert now["ended_at"] is None
-    assert look() is None
-    assert (look(step_reached="Director Approval") is None) is bool(gap)
+    assert poke() is None
+    assert (poke(step_reached="Director Approval") is None) is bool(gap)
     assert ProcoreHook().get_instance(INSTANCE)["ended_at"] is None
 
     emulator.control("POST", "clock", advance=gap)
-    assert look(step_reached="Director Approval")["step"] == "Director Approval"
+    assert poke(step_reached="Director Approval")["step"] == "Director Approval"
     respond(emulator, DIRECTOR, "Approve")
     emulator.control("POST", "clock", advance=gap)
-    assert look()["state"] == "complete"
+    assert poke()["state"] == "complete"
 
 
 def test_gap_before_the_users_step_is_not_a_request(emulator):
@@ -190,13 +190,13 @@ def test_gap_before_the_users_step_is_not_a_request(emulator):
 def test_state_is_the_same_however_the_history_says_it(emulator, history, case):
     flags(emulator, history=history, status_case=case)
 
-    assert look(until=["in_progress"])["state"] == "in_progress"
+    assert poke(until=["in_progress"])["state"] == "in_progress"
     respond(emulator, US, "Approve")
     respond(emulator, DIRECTOR, "Reject")
-    assert look()["state"] == "complete"
+    assert poke()["state"] == "complete"
     other = begin(emulator)
     emulator.control("POST", f"procore/instances/{other}/terminate")
-    assert look(instance_id=other)["state"] == "terminated"
+    assert poke(instance_id=other)["state"] == "terminated"
 
 
 @pytest.mark.parametrize(("history", "is_known"), [("full", True), ("no_status", True), ("events_only", False)])
@@ -204,7 +204,7 @@ def test_blocked_instance_is_known_where_anything_says_so(emulator, history, is_
     flags(emulator, history=history)
     emulator.control("POST", f"procore/instances/{INSTANCE}/block", reason="ERP is down")
 
-    assert (look(until=["blocked"]) is not None) is is_known
+    assert (poke(until=["blocked"]) is not None) is is_known
     refreshed = ProcoreRefreshInstanceOperator(task_id="heal", instance_id=INSTANCE).execute({})
 
     assert refreshed["refreshes"] == (1 if is_known else 0)  # an unclear instance is not refreshed
@@ -216,10 +216,10 @@ def test_blocked_instance_is_known_where_anything_says_so(emulator, history, is_
 @pytest.mark.parametrize("default", ["all", "active_only"])
 def test_wait_by_item_continues_to_the_end_of_its_instance(emulator, default):
     flags(emulator, active_default=default)
-    assert look(tool_type=TOOL, item_id="5001") is None
+    assert poke(tool_type=TOOL, item_id="5001") is None
     emulator.control("POST", f"procore/instances/{INSTANCE}/terminate")
 
-    assert look(tool_type=TOOL, item_id="5001")["state"] == "terminated"
+    assert poke(tool_type=TOOL, item_id="5001")["state"] == "terminated"
 
 
 @pytest.mark.parametrize("default", ["all", "active_only"])
@@ -290,15 +290,15 @@ def test_after_a_step_occurrence_never_takes_an_earlier_occurrence(emulator, ids
     emulator.control("POST", "clock", advance=60)
     respond(emulator, US, "Approve")
     wait = {"step_decided": "Director Approval"}
-    assert look(**wait, after=f"{INSTANCE}01") is None
+    assert poke(**wait, after=f"{INSTANCE}01") is None
     respond(emulator, DIRECTOR, "Approve")
 
     if ids == "occurrence":
-        assert look(**wait, after=f"{INSTANCE}01")["occurrence"]["decision"]["option"] == "Approve"
+        assert poke(**wait, after=f"{INSTANCE}01")["occurrence"]["decision"]["option"] == "Approve"
     else:
         with pytest.raises(AirflowFailException, match="ended without reaching"):
-            look(**wait, after=f"{INSTANCE}01")
-    assert look(**wait, after=moment)["occurrence"]["decision"]["option"] == "Approve"
+            poke(**wait, after=f"{INSTANCE}01")
+    assert poke(**wait, after=moment)["occurrence"]["decision"]["option"] == "Approve"
 
 
 @pytest.mark.parametrize("status", ["400", "409", "422"])

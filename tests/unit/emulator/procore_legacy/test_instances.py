@@ -286,7 +286,7 @@ def test_instance_of_an_upgraded_tool_is_as_the_flag_says(emulator, legacy, has_
         without_v2_workflow(emulator)
     upgrade(emulator)
 
-    def looks(side: str) -> tuple[str, bool, int, int, list[int]]:
+    def shown_by(side: str) -> tuple[str, bool, int, int, list[int]]:
         set_flags(emulator, legacy_left_behind=side)
         shown = legacy.get(f"{INSTANCES}/568150")
         state, activities = shown["current_workflow_state"], shown["current_workflow_activities"]
@@ -294,9 +294,9 @@ def test_instance_of_an_upgraded_tool_is_as_the_flag_says(emulator, legacy, has_
         return state["name"], shown["terminated_at"] is not None, len(activities), holders, listed_ids(legacy)
 
     both = [568150, 568151]
-    assert looks("unchanged") == ("Pending Approval", False, 2, 1, both)
-    assert looks("terminated") == ("Pending Approval", True, 0, 0, [])
-    assert looks("draft") == ("Draft", False, 0, 0, both)
+    assert shown_by("unchanged") == ("Pending Approval", False, 2, 1, both)
+    assert shown_by("terminated") == ("Pending Approval", True, 0, 0, [])
+    assert shown_by("draft") == ("Draft", False, 0, 0, both)
     set_flags(emulator, legacy_left_behind="not_found")
     legacy.get(f"{INSTANCES}/568150", status=404)
     assert listed_ids(legacy) == []

@@ -298,12 +298,12 @@ def test_server_that_fails_from_now_on_ends_an_export(emulator, folder):
 @EVERY_FAULT
 def test_export_of_given_items_continues_after_a_failed_list(emulator, folder, monkeypatch, fault):
     items = start(emulator, 3)
-    look = ProcoreHook.list_instances
+    list_instances = ProcoreHook.list_instances
 
     def listed(self, tool_type, *, item_id=None, **filters):
         if item_id == items[1]:
             emulator.control("POST", "faults", path="/instances$", times=5 if fault["status"] == 504 else 1, **fault)
-        return look(self, tool_type, item_id=item_id, **filters)
+        return list_instances(self, tool_type, item_id=item_id, **filters)
 
     monkeypatch.setattr(ProcoreHook, "list_instances", listed)
 
@@ -316,11 +316,11 @@ def test_export_of_given_items_continues_after_a_failed_list(emulator, folder, m
 def test_export_of_given_items_takes_no_other_items_for_them(emulator, folder, monkeypatch):
     """A server may ignore the filter."""
     items = start(emulator, 2)
-    look = ProcoreHook.list_instances
+    list_instances = ProcoreHook.list_instances
     monkeypatch.setattr(
         ProcoreHook,
         "list_instances",
-        lambda self, tool_type, *, item_id=None, **filters: look(self, tool_type, **filters),
+        lambda self, tool_type, *, item_id=None, **filters: list_instances(self, tool_type, **filters),
     )
 
     result = export(folder, item_ids=items[:1])
@@ -390,10 +390,13 @@ def test_list_by_state_continues_after_a_broken_connection(emulator, broken_item
 
 def test_list_continues_after_a_row_without_an_id(emulator, monkeypatch):
     other = begin(emulator, "11")
-    look = ProcoreHook.list_instances
+    list_instances = ProcoreHook.list_instances
 
     def listed(self, tool_type, **filters):
-        return ({**row, "id": None} if row["item_id"] == "5001" else row for row in look(self, tool_type, **filters))
+        return (
+            {**row, "id": None} if row["item_id"] == "5001" else row
+            for row in list_instances(self, tool_type, **filters)
+        )
 
     monkeypatch.setattr(ProcoreHook, "list_instances", listed)
 

@@ -132,8 +132,10 @@ def test_instances_of_other_items_are_not_claimed(emulator, store):
     """A server may ignore the filters of its list."""
     emulator.control("POST", "faults", method="POST", path=ORDER, reset="before")
     operator = start("11")
-    look = operator.hook.list_instances
-    operator.hook.list_instances = lambda tool_type, **filters: look(tool_type, project_id=filters["project_id"])
+    list_instances = operator.hook.list_instances
+    operator.hook.list_instances = lambda tool_type, **filters: list_instances(
+        tool_type, project_id=filters["project_id"]
+    )
     send = operator.hook.bulk_start_instances
 
     def lose(*args, **kwargs):
@@ -162,10 +164,10 @@ def test_order_that_arrives_during_the_poll_is_claimed(emulator, store, monkeypa
     with pytest.raises(Killed):
         first.execute({"task_state_store": store})
     again = start("11", "12")
-    look = again.hook.list_instances
+    list_instances = again.hook.list_instances
 
     def look_and_let_it_arrive(*args, **kwargs):
-        rows = list(look(*args, **kwargs))
+        rows = list(list_instances(*args, **kwargs))
         if sent:
             args, kwargs = sent.pop()
             order(*args, **kwargs)

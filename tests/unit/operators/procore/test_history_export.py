@@ -353,10 +353,10 @@ def test_watermark_is_earlier_than_the_latest_change_by_overlap(emulator, folder
 def test_clock_of_a_worker_that_is_wrong_loses_no_end(emulator, folder, monkeypatch, ahead):
     """An instance ends, and another one changes later, while a long list is read."""
     monkeypatch.setitem(RestClient.__init__.__kwdefaults__, "clock", lambda: time.time() + ahead)
-    look = ProcoreHook.list_instances
+    list_instances = ProcoreHook.list_instances
 
     def listed(self, tool_type, **filters):
-        found = list(look(self, tool_type, **filters))
+        found = list(list_instances(self, tool_type, **filters))
         if tool_type == TOOL:
             emulator.control("POST", "clock", advance=60)
             finish(emulator)
@@ -455,10 +455,10 @@ def test_project_in_which_nothing_changed_was_read(emulator, folder):
 
 def test_list_row_without_an_id_concerns_only_itself(emulator, folder):
     items = start(emulator, 1)
-    look = ProcoreHook.list_instances
+    list_instances = ProcoreHook.list_instances
 
     def listed(self, tool_type, **filters):
-        for row in look(self, tool_type, **filters):
+        for row in list_instances(self, tool_type, **filters):
             yield {**row, "id": None} if row["item_id"] == "5001" else row
 
     with pytest.MonkeyPatch.context() as patched:
@@ -601,10 +601,10 @@ def test_a_forbidden_legacy_instance_is_reported(emulator, folder):
 
 
 def test_legacy_row_without_an_id_concerns_only_itself(emulator, folder, monkeypatch):
-    look = ProcoreLegacyHook.list_instances
+    list_instances = ProcoreLegacyHook.list_instances
 
     def listed(self, **filters):
-        return ({**row, "id": None} if row["id"] == "568150" else row for row in look(self, **filters))
+        return ({**row, "id": None} if row["id"] == "568150" else row for row in list_instances(self, **filters))
 
     monkeypatch.setattr(ProcoreLegacyHook, "list_instances", listed)
 

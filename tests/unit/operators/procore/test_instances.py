@@ -310,19 +310,19 @@ def test_both_modes_wait_for_the_end_with_the_same_result(emulator, store, defer
         assert event["resume_kwargs"] == {"adopted": False}
         result = start(wait_for_completion=True).execute_complete(context, event)
     else:
-        look = ProcoreInstanceWaitTrigger.poke_on_worker
-        looks = []
+        poke = ProcoreInstanceWaitTrigger.poke_on_worker
+        pokes = []
 
-        def look_then_reject(trigger, hook, log):
-            looks.append(look(trigger, hook, log))
-            if len(looks) == 1:
+        def poke_then_reject(trigger, hook, log):
+            pokes.append(poke(trigger, hook, log))
+            if len(pokes) == 1:
                 record_response(emulator, "Reject", instance_id=NEW)
-            return looks[-1]
+            return pokes[-1]
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ProcoreInstanceWaitTrigger, "poke_on_worker", look_then_reject)
+            patch.setattr(ProcoreInstanceWaitTrigger, "poke_on_worker", poke_then_reject)
             result = operator.execute(context)
-        assert len(looks) == 2
+        assert len(pokes) == 2
 
     assert (result["adopted"], result["step"], result["instance_id"]) == (False, None, NEW)
     assert result["ended_at"] is not None

@@ -1,4 +1,4 @@
-"""Files that go with an activity: looked at before anything is sent, and sent once."""
+"""Files that go with an activity: checked before anything is sent, and sent once."""
 
 from __future__ import annotations
 
