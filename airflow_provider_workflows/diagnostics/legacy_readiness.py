@@ -204,9 +204,9 @@ class LegacyReadiness:
             names = _names_of(row)
             if names not in kinds:
                 label, tool = _tool_of(row, names, tools)
-                kinds[names] = label, tool, self._is_wanted(row, label)
-            label, tool, is_wanted = kinds[names]
-            if is_wanted and self._is_of_projects(project_id):
+                kinds[names] = label, tool, self._is_selected(row, label)
+            label, tool, is_selected = kinds[names]
+            if is_selected and self._is_of_projects(project_id):
                 name = None if project.get("name") is None else str(project["name"])
                 place, _ = found.get((project_id, label)) or (Place(project_id, name, label), None)
                 place.add(row)
@@ -228,7 +228,7 @@ class LegacyReadiness:
     def _is_of_projects(self, project_id: str | None) -> bool:
         return not self.projects or project_id in {None, *(project.strip() for project in self.projects)}
 
-    def _is_wanted(self, row: Json, label: str) -> bool:
+    def _is_selected(self, row: Json, label: str) -> bool:
         return not self.tools or any(same_tool(name, label) or rules.has_type(row, name) for name in self.tools)
 
     def _tools_of_v2(self, hook: ProcoreHook) -> list[dict[str, Any]] | None:

@@ -107,7 +107,7 @@ class BulkHistoryReader:
         :param each: Converts an item and its histories to the value to return in their place. The histories are then
             not kept in memory: thousands of objects make the garbage collector stop a triggerer.
         :return: By item id: the histories of its instances, the newest first, or the error of this item.
-        :raises RateLimited: the server wants the same request later.
+        :raises RateLimited: the same request must be sent later.
         :raises BulkHistoryUnavailable: Procore does not have this route, or rejects it for all items.
         """
         batch = self._left[0]

@@ -356,7 +356,7 @@ class InstancesScope(WatchScope):
         # Of the items of a place: the hash of what their instances were last described by, and these instances.
         self._versions: dict[Place, dict[str, tuple[int, set[str]]]] = {}
         self._left: dict[str, Mapping[str, Any] | None] = {}  # ended instances; None for one that is gone
-        self._desired: dict[str, Listed] = {}  # instances that a watcher wants to be read
+        self._desired: dict[str, Listed] = {}  # instances that a watcher has requested to be read
         self._rejections: dict[str, Rejections] = {}  # of instances that may be gone
         self._patience = rejection_patience_seconds()
 

@@ -208,7 +208,7 @@ LEFT JOIN legacy_names n USING (state_id)
 LEFT JOIN legacy_instances i ON i.instance_id = a.instance_id;
 
 CREATE TABLE legacy_numbered AS
-SELECT *, CAST(sum(is_first) OVER (PARTITION BY instance_id ORDER BY place) AS BIGINT) AS visit
+SELECT *, CAST(sum(is_first) OVER (PARTITION BY instance_id ORDER BY place) AS BIGINT) AS number
 FROM (
     SELECT
         *, row_number() OVER in_order AS place,
@@ -220,26 +220,26 @@ FROM (
     )
 );
 
--- The last row of a visit is the activity that ended the state.
-CREATE TABLE legacy_visits AS
+-- The last row of an occurrence is the activity that ended the state.
+CREATE TABLE legacy_occurrences AS
 SELECT
-    instance_id, visit, any_value(state_key) AS state_key, any_value(state) AS state, min(started_at) AS started_at,
+    instance_id, number, any_value(state_key) AS state_key, any_value(state) AS state, min(started_at) AS started_at,
     max(performed_at) AS ended_at, arg_max(activity, place) AS decided_option,
     arg_max(coalesce(performed_by, performed_by_id), place) AS decided_by
 FROM legacy_numbered
-GROUP BY instance_id, visit;
+GROUP BY instance_id, number;
 
--- current_visit: the visit that has rows already although the instance is still in it, or null.
+-- current_occurrence: the occurrence that has rows already although the instance is still in it, or null.
 CREATE TABLE legacy_current AS
 SELECT
-    i.*, f.first_at, l.last_at, l.visit AS last_visit,
+    i.*, f.first_at, l.last_at, l.number AS last_occurrence,
     CASE
         WHEN terminated_at IS NOT NULL THEN 'terminated' WHEN open_activities = 0 THEN 'ended' ELSE 'open'
     END AS instance_state,
     CASE
         WHEN l.state_key IS NOT DISTINCT FROM coalesce(i.state_id, i.state)
-            AND (i.state_set_at IS NULL OR l.last_at > i.state_set_at) THEN l.visit
-    END AS current_visit,
+            AND (i.state_set_at IS NULL OR l.last_at > i.state_set_at) THEN l.number
+    END AS current_occurrence,
     coalesce(
         CASE WHEN l.state_key IS NOT DISTINCT FROM coalesce(i.state_id, i.state)
             AND l.last_at > i.state_set_at THEN least(l.started_at, i.state_set_at) END,
@@ -247,11 +247,11 @@ SELECT
             ELSE l.last_at END
     ) AS entered_at
 FROM legacy_instances i
-LEFT JOIN (SELECT instance_id, min(started_at) AS first_at FROM legacy_visits GROUP BY instance_id) f
+LEFT JOIN (SELECT instance_id, min(started_at) AS first_at FROM legacy_occurrences GROUP BY instance_id) f
     ON f.instance_id = i.instance_id
 LEFT JOIN (
-    SELECT instance_id, visit, state_key, started_at, ended_at AS last_at FROM legacy_visits
-    QUALIFY row_number() OVER (PARTITION BY instance_id ORDER BY visit DESC) = 1
+    SELECT instance_id, number, state_key, started_at, ended_at AS last_at FROM legacy_occurrences
+    QUALIFY row_number() OVER (PARTITION BY instance_id ORDER BY number DESC) = 1
 ) l ON l.instance_id = i.instance_id;
 
 ALTER TABLE legacy_current ADD COLUMN problem VARCHAR;
@@ -277,20 +277,20 @@ UPDATE instances SET problem = 'malformed' WHERE api = 'legacy' AND problem IS N
 -- A terminated instance may list no activities, as an ended one; a state in which activities are performed waits.
 INSERT INTO all_steps BY NAME
 SELECT
-    'legacy' AS api, v.instance_id, 'occurrence ' || v.visit AS step_key, template, v.state AS step,
+    'legacy' AS api, v.instance_id, 'occurrence ' || v.number AS step_key, template, v.state AS step,
     'State' AS step_type,
-    row_number() OVER (PARTITION BY v.instance_id, v.state_key ORDER BY v.visit) AS occurrence, v.started_at,
+    row_number() OVER (PARTITION BY v.instance_id, v.state_key ORDER BY v.number) AS occurrence, v.started_at,
     CASE WHEN v.started_at IS NOT NULL THEN v.ended_at END AS ended_at, v.due_at, v.state_of_step AS state,
     false AS is_overridden, v.decided_option, v.decided_by, v.assignees, i.file
 FROM (
     SELECT
-        h.instance_id, h.visit, h.state_key, h.state, h.started_at, h.ended_at, CAST(NULL AS BIGINT) AS due_at,
+        h.instance_id, h.number, h.state_key, h.state, h.started_at, h.ended_at, CAST(NULL AS BIGINT) AS due_at,
         'ended' AS state_of_step, h.decided_option, h.decided_by, CAST([] AS VARCHAR[]) AS assignees
-    FROM legacy_visits h JOIN legacy_current c ON c.instance_id = h.instance_id
-    WHERE c.instance_state = 'ended' OR h.visit IS DISTINCT FROM c.current_visit OR c.problem IS NOT NULL
+    FROM legacy_occurrences h JOIN legacy_current c ON c.instance_id = h.instance_id
+    WHERE c.instance_state = 'ended' OR h.number IS DISTINCT FROM c.current_occurrence OR c.problem IS NOT NULL
     UNION ALL
     SELECT
-        c.instance_id, coalesce(c.current_visit, c.last_visit + 1, 1), coalesce(c.state_id, c.state),
+        c.instance_id, coalesce(c.current_occurrence, c.last_occurrence + 1, 1), coalesce(c.state_id, c.state),
         coalesce(c.state, n.state, 'state ' || c.state_id, '(unnamed)'), c.entered_at, c.terminated_at,
         c.becomes_overdue_at, CASE c.instance_state WHEN 'terminated' THEN 'cut_off' ELSE 'open' END, NULL, NULL,
         CASE WHEN c.instance_state = 'open' AND json_valid(c.ball_in_court)
@@ -300,7 +300,7 @@ FROM (
         c.instance_state = 'open'
         OR c.instance_state = 'terminated' AND (
             c.open_activities > 0
-            OR coalesce(c.state_id, c.state) IN (SELECT state_key FROM legacy_visits)
+            OR coalesce(c.state_id, c.state) IN (SELECT state_key FROM legacy_occurrences)
         )
     )
 ) v
@@ -312,7 +312,7 @@ SELECT
     coalesce(performed_by, performed_by_id, '(unknown)'), n.started_at, n.performed_at, NULL, s.occurrence,
     s.state = 'open', n.history_id, n.file, NULL
 FROM legacy_numbered n
-JOIN all_steps s ON s.api = 'legacy' AND s.instance_id = n.instance_id AND s.step_key = 'occurrence ' || n.visit;
+JOIN all_steps s ON s.api = 'legacy' AND s.instance_id = n.instance_id AND s.step_key = 'occurrence ' || n.number;
 
 -- A pending assignee has only a name; the id is known if one person of that name has performed an activity.
 INSERT INTO all_responses
@@ -331,6 +331,6 @@ SELECT file, 'instance ' || instance_id, problem FROM legacy_current WHERE probl
 UNION ALL SELECT file, 'instance ' || instance_id || ', activity ' || history_id, problem
     FROM legacy_performed WHERE problem IS NOT NULL;
 
-DROP TABLE legacy_names; DROP TABLE legacy_performed; DROP TABLE legacy_numbered; DROP TABLE legacy_visits;
+DROP TABLE legacy_names; DROP TABLE legacy_performed; DROP TABLE legacy_numbered; DROP TABLE legacy_occurrences;
 DROP TABLE legacy_current;
 """

@@ -111,12 +111,12 @@ def test_the_test_button_shows_what_to_fix_and_no_secret(running, page, conn_typ
 # The tasks
 
 
-@pytest.mark.parametrize("task_id", ["answer", "wait_for_the_director", "plan_an_event"])
+@pytest.mark.parametrize("task_id", ["respond", "wait_for_the_director", "plan_an_event"])
 def test_a_task_links_to_its_item_also_while_it_waits(running, page, shot, task_id):
     page.goto(running.task(task_id, "details"))
     link = page.get_by_role("link", name="Item in ")
     expect(link).to_be_visible()
-    if task_id == "answer":
+    if task_id == "respond":
         table = page.get_by_role("table").first
         shot_between(shot, page.get_by_role("link", name="Logs"), table.get_by_text("Run ID"), table, "extra-link", 12)
 

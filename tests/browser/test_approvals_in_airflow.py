@@ -105,7 +105,7 @@ def test_the_tab_of_a_task_shows_its_wait_or_one_line(running, page):
     expect(frame.locator("#wait")).to_contain_text("Director Approval")
     expect(frame.locator("#wait")).to_contain_text("dana@example.com")
 
-    page.goto(running.task("answer", "plugin/workflows-approval"))
+    page.goto(running.task("respond", "plugin/workflows-approval"))
     expect(frame.locator("#nothing")).to_have_text("This task does not wait for an approval now.")
 
 

@@ -329,8 +329,8 @@ def bulk_replace_filters(records: Records) -> Outcome:
     listed, filtered = records.last("replacements"), records.last("replacements_filtered")
     if listed is None or filtered is None or not filtered.is_ok:
         return not_seen("there is no bulk replacement")
-    wanted = str(filtered.query["filters[status]"])
-    if any(str(row.get("status")).lower() != wanted for row in filtered.rows):
+    desired = str(filtered.query["filters[status]"])
+    if any(str(row.get("status")).lower() != desired for row in filtered.rows):
         return seen("ignored", "a list of one status has rows of others")
     return seen("honoured", "a list of one status has no rows of others")
 

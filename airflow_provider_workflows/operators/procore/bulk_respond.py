@@ -278,17 +278,17 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
 
     def _view(self, row: dict[str, Any], waiting: dict[str, Any] | None, positions: BulkPositions) -> View:
         """Return where the instance of a row stands; read it alone if the bulk history did not show that it waits."""
-        user_id, wanted = self.hook.user_id, row["step_occurrence_id"]
+        user_id, requested = self.hook.user_id, row["step_occurrence_id"]
         if waiting is not None:
             current = str(waiting["current_step_occurrence"]["id"])
-            if wanted in (None, current):
+            if requested in (None, current):
                 return View(waiting, current, user_id)
         if row["instance_id"] is None:
             instances = self.hook.list_item_instances(
                 row["tool_type"], row["item_id"], row["project_id"], tool_subtype=row["tool_subtype"]
             )
             row["instance_id"] = rules.newest_instance(instances)
-        return RowResponder(self, row, positions.show).view(row["instance_id"], wanted)
+        return RowResponder(self, row, positions.show).view(row["instance_id"], requested)
 
     def _decide(
         self, row: dict[str, Any], request: RequestedResponse, view: View, positions: BulkPositions

@@ -254,10 +254,10 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator, WritingOperator):
                 continue
             presets = [preset for preset in known if _is_assigned(preset, assignment)]
             if not presets:
-                wanted = f"of template {assignment['template']!r}" if assignment["template"] else "with this id"
+                described = f"of template {assignment['template']!r}" if assignment["template"] else "with this id"
                 names = {str((preset.get("template") or {}).get("name")) for preset in known}
                 named = ", ".join(sorted(names)) or "none"
-                reason = f"no preset {wanted} exists, or the user may not see it; templates with presets: {named}"
+                reason = f"no preset {described} exists, or the user may not see it; templates with presets: {named}"
                 yield Target(place, assignment["preset_id"] or "-", assignment["template"], reason=reason)
             for preset in presets:
                 template = (preset.get("template") or {}).get("name")

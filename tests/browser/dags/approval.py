@@ -21,11 +21,11 @@ def approval():
     WorkflowsoftStartProcessOperator(
         task_id="plan_an_event", diagram="Event planning", on_behalf_of="olga@example.com", fields={}
     )
-    answer = ProcoreRespondOperator(task_id="answer", instance_id="700001", option="Approve", comment="Within budget.")
+    respond = ProcoreRespondOperator(task_id="respond", instance_id="700001", option="Approve", comment="In budget.")
     wait = ProcoreInstanceSensor(
         task_id="wait_for_the_director", instance_id="700001", deferrable=True, poke_interval=60, timeout=7 * 24 * 3600
     )
-    answer >> wait
+    respond >> wait
 
 
 approval()
