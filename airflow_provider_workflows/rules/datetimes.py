@@ -61,5 +61,6 @@ def seconds_of(moment: pendulum.DateTime | None) -> float:
 
 
 def time_text(moment: datetime) -> str:
-    """Format a time for the log, in UTC and to the second."""
-    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """Format a time in whole seconds and in UTC, such as ``2026-01-31T08:00:00Z``."""
+    # Not with strftime, which formats the year 999 with three digits.
+    return moment.astimezone(timezone.utc).replace(microsecond=0).isoformat().replace("+00:00", "Z")

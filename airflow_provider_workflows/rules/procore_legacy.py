@@ -210,7 +210,8 @@ def evaluate_instance(
     :param activity: Name, in any case, or id of an activity that ends the wait with success once it is open.
     :param role: Name or id of the role to which it must be open, or None for any.
     :param is_over: Whether the instance has had no activity for so long that it counts as ended.
-    :return: The wait result, or None.
+    :return: The wait result with the instance and ``matched_by``, by what ``activity`` matched, ``name`` or ``id``, or
+        None if a state has ended the wait; or None.
     """
     is_old = after is not None and is_before(instance, after)
     named = set() if is_old else names_of(instance)
@@ -227,16 +228,18 @@ def evaluate_instance(
         ("skip", skip_on),
         ("succeed", until),
     )
+    result = {**instance, "matched_by": None}
     for action, states in actions:
         if not named.isdisjoint(state.casefold() for state in states):
-            return WaitResult(action, dict(instance), where)
+            return WaitResult(action, result, where)
     if has_ended(instance, is_over):
         missed = " or ".join([*sorted(until), *([] if activity is None else [f"activity {activity!r}"])])
         switch = f". {SWITCH}" if instance["terminated_at"] or is_draft(instance) else ""
         ended = f"{where} and {how_it_ended(instance)}, without reaching {missed}{switch}"
-        return WaitResult("fail", dict(instance), ended)
-    if activity is not None and not is_old and is_open_to(instance, activity, role):
-        return WaitResult("succeed", dict(instance), f"{where}, and activity {activity!r} can be performed")
+        return WaitResult("fail", result, ended)
+    if activity is not None and not is_old and (matched_by := open_activity(instance, activity, role)) is not None:
+        reason = f"{where}, and activity {activity!r} (matched by {matched_by}) can be performed"
+        return WaitResult("succeed", {**result, "matched_by": matched_by}, reason)
     return None
 
 
@@ -481,12 +484,19 @@ def requested_activity(activity: str, known: Iterable[Json]) -> dict[str, str | 
     return {"name": None if is_id else activity, "activity_id": activity if is_id else None}
 
 
-def is_open_to(instance: Json, activity: str, role: str | None) -> bool:
-    """Return whether an activity, given by name or id, can be performed now in a role, or in any."""
+def open_activity(instance: Json, activity: str, role: str | None) -> str | None:
+    """
+    Return by what an activity is one that can be performed now: ``name`` or ``id``; None if it cannot be performed.
+
+    :param activity: Name of the activity, in any case, or its id; a name wins.
+    :param role: Name or id of the role to which it must be open, or None for any.
+    """
     requested = requested_activity(activity, instance["activities"])
-    return not instance["terminated_at"] and any(
+    if instance["terminated_at"] or not any(
         activity_fits(listed, role=role, **requested) for listed in instance["activities"]
-    )
+    ):
+        return None
+    return "id" if requested["name"] is None else "name"
 
 
 def choose_activity(

@@ -11,6 +11,7 @@ from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules.datetimes import parse_time
 from airflow_provider_workflows.rules.payload import is_id
 from airflow_provider_workflows.rules.procore import people_ids
+from airflow_provider_workflows.rules.procore_decisions import rows_of as _rows
 from airflow_provider_workflows.rules.text_table import aligned
 
 Json = Mapping[str, Any]
@@ -376,7 +377,3 @@ def _individual(step: Json) -> dict[str, Any]:
 
 def _text(value: Any) -> str | None:
     return None if value is None else str(value).strip()
-
-
-def _rows(value: Any) -> list[Json]:
-    return [row for row in value if isinstance(row, Mapping)] if isinstance(value, list) else []

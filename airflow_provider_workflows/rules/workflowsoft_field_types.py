@@ -17,7 +17,7 @@ from typing import Any
 
 import pendulum
 
-from airflow_provider_workflows.rules.datetimes import parse_time
+from airflow_provider_workflows.rules.datetimes import parse_time, time_text
 
 INTEGERS = {"int16": 16, "int32": 32, "int64": 64}
 FRACTIONS = ("decimal", "double", "single")
@@ -108,12 +108,6 @@ def as_it_is(value: Any) -> Any:
     if not isinstance(value, Decimal):
         return value
     return float(value) if Decimal(repr(float(value))) == value else value
-
-
-def time_text(moment: datetime) -> str:
-    """Format a time in whole seconds and with a Z, as in the vendor's only sample."""
-    # Not with strftime, which formats the year 999 with three digits.
-    return moment.astimezone(timezone.utc).replace(microsecond=0).isoformat().replace("+00:00", "Z")
 
 
 # --- by type ---

@@ -13,6 +13,7 @@ from reprlib import repr as short
 from typing import Any, NamedTuple
 
 from airflow_provider_workflows.exceptions import ConfigurationError, UnexpectedResponse
+from airflow_provider_workflows.rules.datetimes import time_text
 from airflow_provider_workflows.rules.workflowsoft import has_id, member
 from airflow_provider_workflows.rules.workflowsoft_field_types import (
     CODECS,
@@ -20,7 +21,6 @@ from airflow_provider_workflows.rules.workflowsoft_field_types import (
     as_it_is,
     equal_when_normalized,
     read_value,
-    time_text,
 )
 
 # Members that name an option of a field, for the API and on the page; the API's names come first.

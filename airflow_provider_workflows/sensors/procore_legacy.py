@@ -56,9 +56,10 @@ class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
     In ``mode="reschedule"`` before Airflow 3.3, where a task cannot store state, only a termination fails the wait.
 
     Returns ``{instance_id, object_id, object_type, project_id, state, state_id, status, state_set_at,
-    activities: [{id, name, role_id, role}], ball_in_court: [names], terminated_at, workflow}``, the same in
-    every mode. With ``on_overdue`` also ``escalation_level``, the highest level that was reached in any state, or 0;
-    and ``escalation_problem``, which is None.
+    activities: [{id, name, role_id, role}], ball_in_court: [names], terminated_at, workflow, matched_by}``, the same
+    in every mode. ``matched_by`` is ``name`` or ``id`` if the activity has ended the wait, else None. With
+    ``on_overdue`` also ``escalation_level``, the highest level that was reached in any state, or 0; and
+    ``escalation_problem``, which is None.
 
     Reference: https://developers.procore.com/documentation/tutorial-workflows
 

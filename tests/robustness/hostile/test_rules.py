@@ -236,7 +236,7 @@ READINGS = [
     Reading(LEGACY, v1.activity_fits, lambda i: [
         v1.activity_fits(one, name="x", role="y") for one in legacy(row(i))["activities"]]),
     Reading(LEGACY, v1.requested_activity, lambda i: v1.requested_activity("x", legacy(row(i))["activities"])),
-    Reading(LEGACY, v1.is_open_to, lambda i: v1.is_open_to(legacy(row(i)), "x", "y")),
+    Reading(LEGACY, v1.open_activity, lambda i: v1.open_activity(legacy(row(i)), "x", "y")),
     Reading(LEGACY, v1.choose_activity, lambda i: v1.choose_activity(
         legacy(row(i))["activities"], name="Submit for Approval")),
     Reading(HISTORIES, v1_history.newest_first, lambda h: v1_history.newest_first(rows(h))),

@@ -138,24 +138,29 @@ def test_state_entered_and_acted_in_within_a_second_is_undecided():
 
 
 @pytest.mark.parametrize(
-    ("activity", "role", "opens"),
+    ("activity", "role", "matched_by"),
     [
-        ("approve", None, True),
-        ("29947", None, True),
-        ("Deny", "director", True),
-        ("29948", "14305", True),
-        ("Approve", "Director", False),
-        ("Submit for Approval", None, False),
+        ("approve", None, "name"),
+        ("29947", None, "id"),
+        ("Deny", "director", "name"),
+        ("29948", "14305", "id"),
     ],
 )
-def test_an_activity_ends_the_wait_only_where_it_is_open(activity, role, opens):
+def test_an_open_activity_ends_the_wait_by_its_name_or_id(activity, role, matched_by):
     wait_result = decide(described(), activity=activity, role=role)
 
-    assert (wait_result is not None and wait_result.action == "succeed") is opens
+    assert (wait_result.action, wait_result.result["matched_by"]) == ("succeed", matched_by)
+
+
+@pytest.mark.parametrize(("activity", "role"), [("Approve", "Director"), ("Submit for Approval", None)])
+def test_an_activity_that_is_not_open_ends_no_wait(activity, role):
+    assert decide(described(), activity=activity, role=role) is None
 
 
 def test_failing_state_beats_an_open_activity():
-    assert decide(described(), activity="Approve", fail_on={"Under Review"}).action == "fail"
+    wait_result = decide(described(), activity="Approve", fail_on={"Under Review"})
+
+    assert (wait_result.action, wait_result.result["matched_by"]) == ("fail", None)
 
 
 def test_activity_listed_by_a_terminated_instance_is_not_open():

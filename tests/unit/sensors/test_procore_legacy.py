@@ -44,6 +44,7 @@ def test_every_mode_returns_the_same(emulator, store):
         "ball_in_court": [],
         "terminated_at": None,
         "workflow": "Purchase Order Approval Workflow",
+        "matched_by": None,
     }
 
 
