@@ -370,7 +370,7 @@ function itemOf(row) {
 function stepOf(row) {
   return lines(
     row.step ? bdi(row.step) : "–",
-    row.subject && (row.item_id || row.instance_id) ? make("small", {}, bdi(row.subject)) : null,
+    row.subject && (row.item_id || row.instance_id) ? make("small", {}, "waits for: ", bdi(row.subject)) : null,
     row.last_error ? make("small", { class: "error" }, "Last error: ", bdi(row.last_error)) : null,
     row.note ? make("small", {}, row.note) : null,
   );
