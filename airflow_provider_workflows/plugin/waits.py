@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 ROWS_PER_PAGE = 50
 MAX_TIMES = 50_000  # texts whose time is stored
+MAX_DESCRIPTIONS = 20_000  # texts of about 300 characters
 OUR_TRIGGERS = "airflow_provider_workflows.triggers."
 WAITING_STATES = ("running", "up_for_reschedule")  # of a sensor in poke or reschedule mode
 NOTHING_STORED = "Airflow has not stored what this task waits for."
@@ -258,21 +259,21 @@ def _on_workers(session: Session, condition: Any = True) -> list[WaitRow]:
     )
     rows = []
     for dag_id, run_id, task_id, map_index, try_number, state, label, started_at, value in found:
-        wait = current_open_wait([_decoded(value)], try_number)
+        wait = current_open_wait([_description(value)], try_number)
         if wait is not None:
             key = (dag_id, run_id, task_id, map_index)
             rows.append(WaitRow(key, wait, str(state), try_number, label, started_at))
     return rows
 
 
-def _descriptions(session: Session, condition: Any) -> dict[int, list[Any]]:
+def _descriptions(session: Session, condition: Any) -> dict[int, list[OpenWait | None]]:
     """Return the descriptions that sensors and triggers have stored for deferred task instances, by trigger."""
     tables: list[Any] = [XComModel]
     if HAS_TASK_STATE_STORE:
         from airflow.models.task_state_store import TaskStateStoreModel
 
         tables.append(TaskStateStoreModel)
-    found: dict[int, list[Any]] = {}
+    found: dict[int, list[OpenWait | None]] = {}
     for table in tables:
         rows = _rows(
             session,
@@ -281,7 +282,7 @@ def _descriptions(session: Session, condition: Any) -> dict[int, list[Any]]:
             .where(table.key == OPEN_WAIT, TaskInstance.state == "deferred", condition),
         )
         for trigger_id, value in rows:
-            found.setdefault(trigger_id, []).append(_decoded(value))
+            found.setdefault(trigger_id, []).append(_description(value))
     return found
 
 
@@ -410,12 +411,15 @@ def _same_task(table: Any) -> Any:
     return and_(*(getattr(table, name) == getattr(TaskInstance, name) for name in _IDENTITY))
 
 
-def _decoded(value: Any) -> Any:
-    """Decode a stored JSON value, which an XCom holds as a JSON text inside JSON."""
-    if not isinstance(value, str):
-        return value
+def _description(value: Any) -> OpenWait | None:
+    """Return a stored description, which an XCom holds as a JSON text inside JSON."""
+    return _description_of_text(value) if isinstance(value, str) else OpenWait.from_dict(value)
+
+
+@lru_cache(MAX_DESCRIPTIONS)  # an open page reads them every few seconds, and few have changed
+def _description_of_text(text: str) -> OpenWait | None:
     try:
-        return json.loads(value)
+        return OpenWait.from_dict(json.loads(text))
     except ValueError:
         return None
 

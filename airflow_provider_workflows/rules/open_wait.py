@@ -114,7 +114,7 @@ _TYPES: dict[str, Any] = {
 }
 
 
-def current_open_wait(stored: Iterable[Any], try_number: int) -> OpenWait | None:
+def current_open_wait(stored: Iterable[OpenWait | None], try_number: int) -> OpenWait | None:
     """
     Return the latest description that the current try of a task instance has stored, or None.
 
@@ -122,11 +122,10 @@ def current_open_wait(stored: Iterable[Any], try_number: int) -> OpenWait | None
     XCom :data:`OPEN_WAIT`, which the trigger writes while the task is deferred. Neither is deleted when the wait ends
     or the task is cleared, so read them only for a task instance that waits.
 
-    :param stored: The descriptions as stored, decoded from JSON; None and unreadable ones are left out.
+    :param stored: The stored descriptions, as :meth:`OpenWait.from_dict` returns them.
     :param try_number: ``try_number`` of the task instance now.
     """
-    found = (wait for value in stored if (wait := OpenWait.from_dict(value)) is not None)
-    of_this_try = [wait for wait in found if wait.try_number in (None, try_number)]
+    of_this_try = [wait for wait in stored if wait is not None and wait.try_number in (None, try_number)]
     return max(of_this_try, key=lambda wait: str(wait.polled_at or ""), default=None)
 
 

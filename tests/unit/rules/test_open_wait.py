@@ -99,12 +99,14 @@ EARLY, LATE = "2026-01-01T00:00:00.000+00:00", "2026-01-01T00:00:00.001+00:00"
     ],
 )
 def test_current_description_is_the_latest_of_this_try(stored, step):
-    found = current_open_wait([one and {"product": "procore", **one} for one in stored], try_number=2)
+    found = current_open_wait(
+        [one and OpenWait.from_dict({"product": "procore", **one}) for one in stored], try_number=2
+    )
 
     assert found is not None
     assert found.step == step
 
 
-@pytest.mark.parametrize("stored", [[], [None, "text"], [{"product": "procore", "try_number": 1}]])
+@pytest.mark.parametrize("stored", [[], [None, None], [OpenWait("procore", try_number=1)]])
 def test_without_a_description_of_this_try_the_result_is_none(stored):
     assert current_open_wait(stored, try_number=2) is None
