@@ -37,13 +37,9 @@ test: .venv/ready ## run the quick tests and one end-to-end run on a real Airflo
 	MAX_PROCESSOR_SECONDS=5 $(BIN)/python $(PYTEST) -m '$(QUICK) or e2e'
 
 .PHONY: test-all
-test-all: .venv/browser ## run every test: all sizes, and beside them every live run and the browser
-	$(MAKE) --jobs=2 --output-sync=target test-sizes test-live
-
-# The live runs mostly wait, so both take hardly longer than the one.
-.PHONY: test-sizes
-test-sizes: .venv/ready ## run all but the live tests, in all sizes
+test-all: .venv/browser ## run every test: all sizes, every live run, the browser
 	HYPOTHESIS_PROFILE=thorough $(BIN)/python $(PYTEST) -m 'not live and not browser and not e2e'
+	$(MAKE) test-live
 
 .PHONY: test-live
 test-live: .venv/browser ## run the tests on a real Airflow and in a browser; installs PostgreSQL and a browser if they are missing

@@ -35,7 +35,7 @@ os.environ["AIRFLOW__WORKFLOWS__POKE_INTERVAL"] = "1"
 
 # How many examples each property test tries. They are the same in every run, so a failure can be repeated. No deadline:
 # a busy machine must not fail a test.
-for _profile, _examples in (("quick", 25), ("thorough", 300)):
+for _profile, _examples in (("quick", 25), ("thorough", 150)):
     settings.register_profile(
         _profile,
         max_examples=_examples,
