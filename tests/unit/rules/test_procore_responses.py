@@ -5,45 +5,9 @@ import pytest
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_responses as response_rules
+from tests.unit.rules.test_procore import BUDGET_CHECK, STEP, instance_at
 
-BUDGET_CHECK = {
-    "id": 11,
-    "name": "Budget Check",
-    "started_at": "2026-01-01T08:00:00Z",
-    "ended_at": "2026-01-02T08:00:00Z",
-    "status": "Under Review",
-    "available_response_options": [{"id": 1, "name": "Approve", "response_type": "approve"}],
-    "responses": [
-        {
-            "id": 90001,
-            "login": "integration@example.com",
-            "response": "Approve",
-            "response_type": "approve",
-            "comment": "ok",
-            "responded_at": "2026-01-02T08:00:00Z",
-        }
-    ],
-}
-STEP = {
-    "id": 31,
-    "name": "Budget Check",
-    "started_at": "2026-01-01T08:00:00Z",
-    "available_response_options": [
-        {"id": 1, "name": "Approve", "response_type": "approve"},
-        {"id": 2, "name": "Approve as noted", "response_type": "approve"},
-        {"id": 3, "name": "Reject", "response_type": "reject"},
-    ],
-    "response_occurrences": [
-        {"assignee": {"id": 90001, "login": "integration@example.com"}, "submitted_at": None},
-        {
-            "assignee": {"id": 90004},
-            "submitted_at": "2026-01-01T09:00:00Z",
-            "selected_response_option": {"id": 3, "name": "Reject", "response_type": "reject"},
-            "comment": "no",
-        },
-    ],
-}
-INSTANCE = {"id": 7, "item_id": 5001, "tool_type": "po", "current_step_occurrence": STEP}
+INSTANCE = instance_at(STEP)
 APPROVE = {"id": "1", "name": "Approve", "type": "approve"}
 AS_NOTED = {"id": "2", "name": "Approve as noted", "type": "approve"}
 REJECT = {"id": "3", "name": "Reject", "type": "reject"}
@@ -110,7 +74,7 @@ def test_response_of_another_occurrence_or_user_is_not_counted():
 @pytest.mark.parametrize(
     ("recorded", "others", "same"),
     [
-        ({"id": "1", "name": "whatever"}, [AS_NOTED], True),
+        ({"id": "1", "name": "Renamed"}, [AS_NOTED], True),
         ({"id": "2", "name": "Approve"}, [AS_NOTED], False),
         ({"name": " approve ", "type": "Approve"}, [AS_NOTED, REJECT], True),
         ({"name": "Approved", "type": "approve"}, [REJECT], True),
