@@ -35,7 +35,7 @@ if WATCHERS_HAVE_NAMES:
 
     WATCHES, WATCHER_NAME = AssetWatcherModel.__table__.c, AssetWatcherModel.name
 else:
-    # The type checker sees the newest Airflow, which has this table no more.
+    # The type checker sees the newest Airflow, which no longer has this table.
     from airflow.models.asset import asset_trigger_association_table  # type: ignore[attr-defined]
 
     WATCHES, WATCHER_NAME = asset_trigger_association_table.c, AssetModel.name

@@ -341,10 +341,10 @@ def test_order_of_the_list_changes_nothing_where_all_times_differ(order):
 
 
 def test_event_without_a_readable_time_stays_where_it_is_in_the_list():
-    malformed = event("ResponseStep", id="1", name="Check", started_at="yesterday", status="Odd")
+    malformed = event("ResponseStep", id="1", name="Check", started_at="yesterday", status="Unreadable Time")
     sure = event("ResponseStep", id="2", name="Sign", started_at=at("09:00"), ended_at=at("10:00"), status="Signed")
 
-    assert describe(STARTED, sure, malformed)["item_status"] == "Odd"
+    assert describe(STARTED, sure, malformed)["item_status"] == "Unreadable Time"
     assert describe(STARTED, malformed, sure)["item_status"] == "Signed"
 
 

@@ -457,7 +457,7 @@ def test_unknown_type_is_written_unchanged_only_when_allowed():
     ],
 )
 def test_values_of_an_unknown_type_are_compared_as_json(held, wanted, same):
-    update = rules.plan_update([field("Odd", held)], {"Event": wanted}, allow_unknown_types=True)
+    update = rules.plan_update([field("Unknown", held)], {"Event": wanted}, allow_unknown_types=True)
 
     assert (update.unchanged if same else update.written) == ["Event"]
 
