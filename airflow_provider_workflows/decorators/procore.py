@@ -19,7 +19,7 @@ from airflow_provider_workflows.operators.procore.respond import MAX_FILE_BYTES,
 from airflow_provider_workflows.operators.waiting import DEADLINE, Read
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_responses as response_rules
-from airflow_provider_workflows.rules.parameters import as_list, as_text, check_choice, check_given, str_id
+from airflow_provider_workflows.rules.parameters import as_list, as_text, check_choice, check_optional, str_id
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
 from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, task_state_store
 
@@ -183,12 +183,12 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
         self.tool_type = row.get("tool_type")
         if self.project_id is None:
             self.project_id = row.get("project_id")
-        check_given(self, "step_occurrence_id", "tool_type", "project_id")
+        check_optional(self, "step_occurrence_id", "tool_type", "project_id")
         return row
 
     def _occurrence_pin(self, context: Context) -> Pin:
         """Return the pin of the step occurrence: given, stored, passed by a wake-up, or not known yet."""
-        given = self._given_pin()
+        given = self._requested_pin()
         if given is None and task_state_store(context) is None:
             self._is_occurrence_stored = self.deferrable
             if self._occurrence_before_sleep is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseNotifier
 
 from airflow_provider_workflows.exceptions import NOTHING_DONE, DryRun, WorkflowsError
-from airflow_provider_workflows.rules.parameters import as_flag, check_given, check_rendered, check_required
+from airflow_provider_workflows.rules.parameters import as_flag, check_optional, check_rendered, check_required
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class WorkflowsoftTaskNotifier(BaseNotifier):
 
         check_rendered(self)
         check_required(workflowsoft_conn_id=self.workflowsoft_conn_id, title=self.title, on_behalf_of=self.on_behalf_of)
-        check_given(self, "assigned_to")
+        check_optional(self, "assigned_to")
         hook = WorkflowsoftHook(self.workflowsoft_conn_id)
         if as_flag("dry_run", self.dry_run):
             hook.start_dry_run()

@@ -119,7 +119,7 @@ def check_required(**given: Any) -> None:
             as_text(name, value)
 
 
-def check_given(operator: object, *names: str) -> None:
+def check_optional(operator: object, *names: str) -> None:
     """Require every named attribute that is not None to have a value: an empty rendering is an error."""
     for name in names:
         if getattr(operator, name) is not None:

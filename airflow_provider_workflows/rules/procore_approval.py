@@ -14,7 +14,7 @@ from urllib.parse import quote
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_responses as response_rules
-from airflow_provider_workflows.rules.procore_decisions import Event, Timeline, given_end, is_given, rows_of, str_id
+from airflow_provider_workflows.rules.procore_decisions import Event, Timeline, has_end_time, is_given, rows_of, str_id
 
 NOTE = "note"  # name of the request's one field
 # With "null" among its types a field may stay empty; otherwise Airflow disables the buttons until it is filled.
@@ -195,7 +195,7 @@ def over_in_history(history: Timeline, step_occurrence_id: str, user_id: str) ->
     if step is None:
         raise LookupError(step_occurrence_id)
     override = step.details.get("override")
-    if given_end(step.details) or (isinstance(override, Mapping) and is_given(override.get("overridden_at"))):
+    if has_end_time(step.details) or (isinstance(override, Mapping) and is_given(override.get("overridden_at"))):
         return "the step is over"
     if any(
         str_id(row) == user_id and is_given(row.get("responded_at")) for row in rows_of(step.details.get("responses"))

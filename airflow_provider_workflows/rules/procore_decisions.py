@@ -36,13 +36,13 @@ class Event(NamedTuple):
     """
     Hold an event of a history.
 
-    :param given: The event as returned by the API; may be malformed.
+    :param raw: The event as returned by the API; may be malformed.
     :param kind: Type of the event, or None.
     :param details: Details of the event, or an empty mapping.
     :param rank: Chronological place; events of equal rank have an unknown order.
     """
 
-    given: Any
+    raw: Any
     kind: str | None
     details: Json
     rank: int = 0
@@ -105,7 +105,7 @@ class Timeline:
         has_ended = isinstance(status, str) and status.strip().casefold() in ENDED_STATES
         if not has_ended and (is_given(status) or "ended_at" in self.history):
             return None  # a history with a status or "ended_at" has not ended before it says so
-        return next((end.details["ended_at"] for end in self.steps("EndStep") if given_end(end.details)), None)
+        return next((end.details["ended_at"] for end in self.steps("EndStep") if has_end_time(end.details)), None)
 
     @property
     def started_at(self) -> Any:
@@ -124,7 +124,7 @@ class Timeline:
 
     def current_steps(self, *kinds: str) -> list[Event]:
         """Return the step that started last and has not ended; several if their order is unknown."""
-        return _latest(step for step in self.steps(*kinds) if not given_end(step.details))
+        return _latest(step for step in self.steps(*kinds) if not has_end_time(step.details))
 
     def item_statuses(self) -> list[Any]:
         """Return the item's status according to the last step; several if the order of the last steps is unknown."""
@@ -214,7 +214,7 @@ class Timeline:
     def _is_over(self, step: Event) -> bool:
         override = step.details.get("override")
         is_overridden = isinstance(override, Mapping) and is_given(override.get("overridden_at"))
-        return given_end(step.details) or is_overridden or is_given(self.ended_at) or self.state in ENDED_STATES
+        return has_end_time(step.details) or is_overridden or is_given(self.ended_at) or self.state in ENDED_STATES
 
     def _was_cut_off(self, step: Event) -> bool:
         """Return whether a step ended because the instance was terminated, not because of a response."""
@@ -269,7 +269,7 @@ def _in_order(events: Any) -> list[Event]:
     ordered: list[Event] = []
     for place, (key, event) in enumerate(keyed):
         rank = ordered[-1].rank if place and key == keyed[place - 1][0] else place
-        ordered.append(Event(event.given, event.kind, event.details, rank))
+        ordered.append(Event(event.raw, event.kind, event.details, rank))
     return ordered
 
 
@@ -417,7 +417,7 @@ def person(row: Json) -> Any:
     return row.get("login") or row.get("name")
 
 
-def given_end(step: Json) -> bool:
+def has_end_time(step: Json) -> bool:
     """Return whether a step has an end."""
     return is_given(step.get("ended_at"))
 

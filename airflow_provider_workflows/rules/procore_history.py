@@ -416,7 +416,7 @@ def step_row(instance_id: str, index: int, event: Event, taken: set[str]) -> Row
     :param taken: Step keys of the events before it; the key of this event is added.
     """
     details = event.details
-    kind = text(event.given.get("type")) if isinstance(event.given, Mapping) else None
+    kind = text(event.raw.get("type")) if isinstance(event.raw, Mapping) else None
     start, end = EVENT_TIMES.get(kind or "", ("started_at", "ended_at"))
     started_at, ended_at = (time(details.get(key)) if key else None for key in (start, end))
     override = details.get("override")
@@ -439,7 +439,7 @@ def step_row(instance_id: str, index: int, event: Event, taken: set[str]) -> Row
         "overridden_at": time(override.get("overridden_at")),
         **_person("overridden_by", override.get("overridden_by")),
         "override_reason": text(override.get("override_reason")),
-        "raw": None if _is_known(kind, event.given, details) else as_json(event.given),
+        "raw": None if _is_known(kind, event.raw, details) else as_json(event.raw),
     }
 
 

@@ -17,7 +17,7 @@ from airflow_provider_workflows.operators.procore.item import ItemParameters, ch
 from airflow_provider_workflows.rules.datetimes import has_zone, parse_time
 from airflow_provider_workflows.rules.parameters import (
     as_list,
-    check_given,
+    check_optional,
     check_rendered,
     check_required,
     str_id,
@@ -292,7 +292,7 @@ class ProcoreResponseRequestedSensor(ProcoreSensor):
         from airflow_provider_workflows.triggers.procore import ProcoreResponseRequestedWaitTrigger  # likewise
 
         check_tools_and_projects(self.tool_type, self.project_id)
-        check_given(self, "tool_subtype", "user")
+        check_optional(self, "tool_subtype", "user")
         trigger = ProcoreResponseRequestedWaitTrigger(
             **self.trigger_arguments(),
             tool_types=[str(tool) for tool in as_list(self.tool_type)],

@@ -11,7 +11,7 @@ from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.operators.waiting import TTL_AFTER_DEADLINE
 from airflow_provider_workflows.rules.parameters import (
     as_list,
-    check_given,
+    check_optional,
     check_required,
     check_seconds,
     seconds,
@@ -158,7 +158,7 @@ class ProcoreItemSensor(NotifyingSensor, ProcoreSensor):
         from airflow_provider_workflows.triggers.procore_item import ProcoreItemWaitTrigger
 
         check_required(tool_type=self.tool_type, item_id=self.item_id)
-        check_given(self, "project_id", "tool_subtype", "legacy_instance_id", "legacy_object_type")
+        check_optional(self, "project_id", "tool_subtype", "legacy_instance_id", "legacy_object_type")
         stuck_after = seconds(self.stuck_after)
         check_seconds("stuck_after", stuck_after)
         trigger = ProcoreItemWaitTrigger(

@@ -231,12 +231,12 @@ class WaitTrigger(BaseTrigger):
         return self.last_fault
 
     @property
-    def given_item(self) -> Mapping[str, str | None]:
+    def requested_item(self) -> Mapping[str, str | None]:
         """The ids ``{instance_id, item_id, tool_type, project_id}``, as far as the arguments name them."""
         return {}
 
     def item_of(self, snapshot: Any) -> Mapping[str, str | None] | None:
-        """Return all ids of :attr:`given_item` for the item that was polled; None if the wait is not about one item."""
+        """Return all ids of :attr:`requested_item` for the polled item; None if the wait is not about one item."""
         return None
 
     def open_wait(self, try_number: int | None = None) -> OpenWait:
@@ -247,7 +247,7 @@ class WaitTrigger(BaseTrigger):
         """
         step = self.pending_step
         error = self.current_error
-        details: dict[str, Any] = {**self.given_item, **(self.item or {})}
+        details: dict[str, Any] = {**self.requested_item, **(self.item or {})}
         if step is not None:
             escalation = self.escalation
             details["escalation_level"] = escalation.level(step.step_occurrence_id)

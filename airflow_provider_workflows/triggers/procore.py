@@ -216,11 +216,11 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
         return ", ".join([*self.until, *self._awaited_steps()])
 
     @property
-    def given_item(self) -> dict[str, str | None]:
+    def requested_item(self) -> dict[str, str | None]:
         return {name: getattr(self, name) for name in ("instance_id", "item_id", "tool_type", "project_id")}
 
     def item_of(self, snapshot: tuple[dict[str, Any], dict[str, Any] | None]) -> dict[str, str | None]:
-        return {**self.given_item, "instance_id": snapshot[0]["instance_id"]}
+        return {**self.requested_item, "instance_id": snapshot[0]["instance_id"]}
 
     async def on_kill(self) -> None:
         if self.terminate_on_kill and self.instance_id is not None:

@@ -408,10 +408,10 @@ class ProcoreItemWaitTrigger(ProcoreWaitTrigger):
         return f"{self.last_poll} The last poll failed: {fault}" if fault else self.last_poll
 
     @property
-    def given_item(self) -> dict[str, str | None]:
+    def requested_item(self) -> dict[str, str | None]:
         ids = {"item_id": self.item_id, "tool_type": self.tool_type, "project_id": self.project_id}
         return {"instance_id": self.legacy.instance_id, **ids}
 
     def item_of(self, snapshot: None) -> dict[str, str | None]:
         found = self.v2.reading if self._current is self.v2 else None
-        return {**self.given_item, **({} if found is None else {"instance_id": found["instance_id"]})}
+        return {**self.requested_item, **({} if found is None else {"instance_id": found["instance_id"]})}

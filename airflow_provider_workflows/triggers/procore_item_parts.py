@@ -135,7 +135,7 @@ class V2Part(ToolPart, ProcoreInstanceWaitTrigger):
         return super().describe((snapshot, None))
 
     def item_of(self, snapshot: Any) -> dict[str, str | None]:
-        return self.given_item if snapshot is None else super().item_of((snapshot, None))
+        return self.requested_item if snapshot is None else super().item_of((snapshot, None))
 
 
 class LegacyPart(ToolPart, ProcoreLegacyWaitTrigger):

@@ -100,7 +100,7 @@ class ProcoreLegacyWaitTrigger(ProcoreConnectionWaitTrigger):
         return self.idle is not None and time.time() - float(self.idle["since"]) >= ENDED_AFTER_SECONDS
 
     @property
-    def given_item(self) -> dict[str, str | None]:
+    def requested_item(self) -> dict[str, str | None]:
         return {"instance_id": self.instance_id, "project_id": self.project_id}
 
     def item_of(self, snapshot: dict[str, Any]) -> dict[str, str | None]:
@@ -209,8 +209,8 @@ class ProcoreLegacyInstanceWaitTrigger(ProcoreLegacyWaitTrigger):
         return ", ".join([*self.until, *([] if self.activity is None else [f"activity {self.activity}"])])
 
     @property
-    def given_item(self) -> dict[str, str | None]:
-        return {**super().given_item, "item_id": self.object_id, "tool_type": self.object_type}
+    def requested_item(self) -> dict[str, str | None]:
+        return {**super().requested_item, "item_id": self.object_id, "tool_type": self.object_type}
 
     def is_undecided(self, instance: dict[str, Any]) -> bool:
         is_within_a_second = isinstance(self.after, dict) and rules.is_undecided(instance, self.after)

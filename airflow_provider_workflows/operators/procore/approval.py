@@ -26,7 +26,7 @@ from airflow_provider_workflows.operators.procore.step_response import View
 from airflow_provider_workflows.operators.unknown_outcome import describe, poll_until
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_approval as approval
-from airflow_provider_workflows.rules.parameters import as_list, check_choice, check_given, str_id
+from airflow_provider_workflows.rules.parameters import as_list, check_choice, check_optional, str_id
 from airflow_provider_workflows.rules.procore_approval import Choice
 from airflow_provider_workflows.version_compat import (
     lasting_state_store,
@@ -198,7 +198,7 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
     def _check_parameters(self) -> None:
         self.check_instance()
         self.check_wait()
-        check_given(self, "step_occurrence_id")
+        check_optional(self, "step_occurrence_id")
         check_choice("on_step_moved", self.on_step_moved, ON_STEP_MOVED)
         if not isinstance(self.fields or {}, Mapping):
             raise ConfigurationError(f"fields must be a mapping of labels to values; got {self.fields!r}.")

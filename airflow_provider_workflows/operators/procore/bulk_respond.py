@@ -28,7 +28,7 @@ from airflow_provider_workflows.operators.unknown_outcome import describe, poll_
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_bulk_responses as bulk_rules
 from airflow_provider_workflows.rules import procore_responses as response_rules
-from airflow_provider_workflows.rules.parameters import check_choice, check_given, str_id
+from airflow_provider_workflows.rules.parameters import check_choice, check_optional, str_id
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
 
     def _checked_parameters(self) -> list[RequestedResponse]:
         check_choice("mode", self.mode, MODES)
-        check_given(self, "project_id", "plan_hash", "tool_type", "tool_subtype")
+        check_optional(self, "project_id", "plan_hash", "tool_type", "tool_subtype")
         self._caps = bulk_rules.checked_caps(self.max_responses, self.max_total)
         if self.csv_path is not None:
             storage_path("csv_path", self.csv_path)

@@ -31,7 +31,7 @@ from airflow_provider_workflows.rules.datetimes import parse_time, time_text
 from airflow_provider_workflows.rules.parameters import (
     as_text,
     check_choice,
-    check_given,
+    check_optional,
     check_required,
     str_id,
 )
@@ -192,7 +192,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
 
     def _checked_items(self) -> list[dict[str, str]]:
         check_required(tool_type=self.tool_type)
-        check_given(self, "project_id", "tool_subtype", "preset_id")
+        check_optional(self, "project_id", "tool_subtype", "preset_id")
         check_choice("on_active_instance", self.on_active_instance, ON_ACTIVE_INSTANCE)
         check_choice("on_failed_items", self.on_failed_items, ON_FAILED_ITEMS)
         self.check_wait()

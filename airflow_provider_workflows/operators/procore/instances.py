@@ -35,7 +35,7 @@ from airflow_provider_workflows.operators.unknown_outcome import (
     resolve_unknown_outcome,
 )
 from airflow_provider_workflows.rules import procore as rules
-from airflow_provider_workflows.rules.parameters import as_list, check_choice, check_given, check_required, str_id
+from airflow_provider_workflows.rules.parameters import as_list, check_choice, check_optional, check_required, str_id
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
@@ -412,7 +412,7 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
 
     def act(self, context: Context) -> dict[str, Any] | None:
         self._check_parameters()
-        pin = self.pinned(context, "add_assignees", self._given_pin(), "step_occurrence_id")
+        pin = self.pinned(context, "add_assignees", self._requested_pin(), "step_occurrence_id")
         # What this task adds, and the outcome.
         self._journal = Pin(task_state_store(context), "added", None)
         earlier = self._journal.value or {}
@@ -450,7 +450,7 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
 
     def _check_parameters(self) -> None:
         self.check_instance()
-        check_given(self, "step_occurrence_id")
+        check_optional(self, "step_occurrence_id")
         users = as_list(self.assignees)
         if not users:
             raise ConfigurationError("assignees must be logins or ids, at least one.")
@@ -461,7 +461,7 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
             check_choice("role_type", self.role_type, rules.ROLE_TYPES)
         check_choice("on_step_moved", self.on_step_moved, ON_STEP_MOVED)
 
-    def _given_pin(self) -> dict[str, Any] | None:
+    def _requested_pin(self) -> dict[str, Any] | None:
         if self.step_occurrence_id is None:
             return None
         return {"instance_id": str_id(self.instance_id), "step_occurrence_id": str_id(self.step_occurrence_id)}

@@ -7,7 +7,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_workflows.exceptions import ConfigurationError
-from airflow_provider_workflows.rules.parameters import as_list, check_given, check_required, require_exactly_one
+from airflow_provider_workflows.rules.parameters import as_list, check_optional, check_required, require_exactly_one
 
 
 class ItemParameters(BaseOperator):
@@ -45,7 +45,7 @@ class ItemParameters(BaseOperator):
         require_exactly_one(instance_id=self.instance_id, item_id=self.item_id)
         if self.item_id is not None:
             check_required(tool_type=self.tool_type)
-        check_given(self, "project_id", "tool_type", "tool_subtype")
+        check_optional(self, "project_id", "tool_type", "tool_subtype")
 
 
 def check_tools_and_projects(tool_type: Any, project_id: Any) -> None:

@@ -25,7 +25,7 @@ from airflow_provider_workflows.operators.procore.item import check_tools_and_pr
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import (
     as_list,
-    check_given,
+    check_optional,
     str_id,
 )
 from airflow_provider_workflows.rules.payload import is_id
@@ -116,7 +116,7 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
 
     def _check_parameters(self) -> None:
         check_tools_and_projects(self.tool_type, self.project_id)
-        check_given(self, "tool_subtype", "item_id", "assignee")
+        check_optional(self, "tool_subtype", "item_id", "assignee")
         if unknown := [state for state in self._states() if state not in rules.STATES]:
             raise ConfigurationError(
                 f"states: unknown state {', '.join(unknown)}. States: {', '.join(sorted(rules.STATES))}."

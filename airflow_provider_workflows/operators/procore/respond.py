@@ -23,7 +23,13 @@ from airflow_provider_workflows.operators.procore.uploads import FileUploads
 from airflow_provider_workflows.operators.unknown_outcome import describe
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_responses as response_rules
-from airflow_provider_workflows.rules.parameters import as_list, check_choice, check_given, require_exactly_one, str_id
+from airflow_provider_workflows.rules.parameters import (
+    as_list,
+    check_choice,
+    check_optional,
+    require_exactly_one,
+    str_id,
+)
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
@@ -156,7 +162,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator, StepResponder):
 
     def read_pins(self, context: Context) -> tuple[Pin, Pin]:
         """Read what earlier tries have stored; return the pins of the step occurrence and of the item's instance."""
-        pin = self.pinned(context, "respond", self._given_pin(), "step_occurrence_id")
+        pin = self.pinned(context, "respond", self._requested_pin(), "step_occurrence_id")
         self._store = task_state_store(context)
         self._stored = Pin(self._store, "chosen_option", None)
         self._footer = run_footer(context) if self.comment_footer else None
@@ -192,7 +198,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator, StepResponder):
     def _check_parameters(self) -> None:
         self.check_instance()
         require_exactly_one(option=self.option, option_type=self.option_type)
-        check_given(self, "step_occurrence_id")
+        check_optional(self, "step_occurrence_id")
         check_choice("on_step_moved", self.on_step_moved, ON_STEP_MOVED)
         if not isinstance(self.attachments or {}, Mapping):
             raise ConfigurationError(f"attachments must be a mapping of kinds to ids; got {self.attachments!r}.")
@@ -201,7 +207,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator, StepResponder):
             if not ids or any(str(file_id).strip() in ("", "None") for file_id in as_list(ids)):
                 raise ConfigurationError(f"attachments: {kind} must have ids, and none of them may be empty.")
 
-    def _given_pin(self) -> dict[str, Any] | None:
+    def _requested_pin(self) -> dict[str, Any] | None:
         if self.step_occurrence_id is None:
             return None
         return {

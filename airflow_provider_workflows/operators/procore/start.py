@@ -29,7 +29,7 @@ from airflow_provider_workflows.operators.procore.base import (
 )
 from airflow_provider_workflows.operators.unknown_outcome import describe, poll_until_found, resolve_unknown_outcome
 from airflow_provider_workflows.rules import procore as rules
-from airflow_provider_workflows.rules.parameters import check_choice, check_given, check_required, str_id
+from airflow_provider_workflows.rules.parameters import check_choice, check_optional, check_required, str_id
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
     def _check_parameters(self) -> None:
         check_required(tool_type=self.tool_type, item_id=self.item_id)
         check_choice("on_active_instance", self.on_active_instance, ON_ACTIVE_INSTANCE)
-        check_given(self, "project_id", "tool_subtype", "template_id", "preset_id")
+        check_optional(self, "project_id", "tool_subtype", "template_id", "preset_id")
         self.check_wait()
 
     def _started(self, journal: Pin) -> tuple[str, bool] | None:

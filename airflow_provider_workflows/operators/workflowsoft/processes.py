@@ -24,7 +24,7 @@ from airflow_provider_workflows.operators.workflowsoft.base import NotRetriedWit
 from airflow_provider_workflows.rules import workflowsoft as rules
 from airflow_provider_workflows.rules.parameters import (
     check_choice,
-    check_given,
+    check_optional,
     check_required,
     str_id,
     templated_names,
@@ -169,7 +169,7 @@ class WorkflowsoftStartProcessOperator(WorkflowsoftCreateOperator):
         from airflow_provider_workflows.rules import workflowsoft_fields as field_rules
 
         check_required(diagram=self.diagram)
-        check_given(self, "correlation_field")
+        check_optional(self, "correlation_field")
         fields = field_rules.raw_fields({} if self.fields is None else self.fields)
         field_rules.check_rendered(fields, self._templated_fields)
         if self.correlation_field in fields:
@@ -252,7 +252,7 @@ class WorkflowsoftCreateTaskOperator(WorkflowsoftCreateOperator):
         from airflow_provider_workflows.rules import workflowsoft_fields as field_rules  # likewise
 
         check_required(title=self.title)
-        check_given(self, "assigned_to", "description", "files")
+        check_optional(self, "assigned_to", "description", "files")
         field_rules.raw_value("files", self.files)
 
     def plan(self, context: Context, user: str) -> tuple[str, Callable[[], dict[str, Any]]]:
@@ -318,7 +318,7 @@ class WorkflowsoftListOperator(WorkflowsoftOperator):
 
     def act(self, context: Context) -> list[dict[str, str]]:
         check_choice("kind", self.kind, LISTS)
-        check_given(self, "diagram", "search", "limit")
+        check_optional(self, "diagram", "search", "limit")
         if self.kind != "users":
             _reject("limit", self.limit, self.kind)
         if self.kind == "steps":
