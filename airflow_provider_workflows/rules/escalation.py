@@ -242,9 +242,9 @@ def ladder_of(on_overdue: Any, overdue_after: Any) -> tuple[Level, ...]:
         if overdue_after is not None:
             raise ConfigurationError("overdue_after needs on_overdue: give the notifier to call.")
         return ()
-    given = as_list(on_overdue)
-    levels = [level for level in given if isinstance(level, Level)]
-    if not given or 0 < len(levels) < len(given):
+    entries = as_list(on_overdue)
+    levels = [level for level in entries if isinstance(level, Level)]
+    if not entries or 0 < len(levels) < len(entries):
         raise ConfigurationError(
             "on_overdue must be a list of levels, or of notifiers: not both, and not empty. Put a notifier into a "
             "level: Level(notify=...)."
@@ -255,13 +255,13 @@ def ladder_of(on_overdue: Any, overdue_after: Any) -> tuple[Level, ...]:
                 "overdue_after belongs to notifiers. Give each level its own time: Level(after=...)."
             )
         return tuple(levels)
-    check_notifiers("on_overdue", given)
+    check_notifiers("on_overdue", entries)
     if overdue_after is not None and not isinstance(overdue_after, timedelta):
         if not _is_number(overdue_after) or not 0 <= overdue_after <= MAX_SECONDS:
             raise _wrong_duration("overdue_after", "a timedelta, or seconds,", overdue_after)
         overdue_after = timedelta(seconds=overdue_after)
     _check_duration("overdue_after", overdue_after, 0.0)
-    return (Level(after=overdue_after, notify=given),)
+    return (Level(after=overdue_after, notify=entries),)
 
 
 def check_notifiers(parameter: str, notifiers: Sequence[Any]) -> None:

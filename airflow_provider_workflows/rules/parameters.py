@@ -100,19 +100,19 @@ def _kind(annotation: str) -> str | None:
     return ROW if "ROW" in kinds else ID if "int" in kinds else TEXT
 
 
-def require_exactly_one(**given: Any) -> None:
+def require_exactly_one(**parameters: Any) -> None:
     """Require exactly one of the named parameters; None means absent, and an empty rendering is an error."""
-    names = ", ".join(given)
-    present = [name for name, value in given.items() if value is not None]
+    names = ", ".join(parameters)
+    present = [name for name, value in parameters.items() if value is not None]
     if len(present) != 1:
         problem = "none" if not present else " and ".join(present)
         raise ConfigurationError(f"Give exactly one of {names}; got {problem}.")
-    check_required(**{name: given[name] for name in present})
+    check_required(**{name: parameters[name] for name in present})
 
 
-def check_required(**given: Any) -> None:
+def check_required(**parameters: Any) -> None:
     """Require every named parameter to have a value."""
-    for name, value in given.items():
+    for name, value in parameters.items():
         if value is None or str(value).strip() in ("", "None"):
             raise ConfigurationError(f"{name} is missing or was rendered empty. Give it a value.")
         if isinstance(value, (bool, float)):

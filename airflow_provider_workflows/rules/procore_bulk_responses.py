@@ -84,35 +84,36 @@ class RequestedResponse(NamedTuple):
 # --- the requested rows ---
 
 
-def requested_responses(given: Any) -> list[RequestedResponse]:
+def requested_responses(responses: Any) -> list[RequestedResponse]:
     """
     Return the requested responses.
 
-    :param given: A mapping of instance ids to responses, a list of rows, or a data frame of pandas or polars.
+    :param responses: A mapping of instance ids to responses, a list of rows, or a data frame of pandas or polars.
     :raises ConfigurationError: there is no row, or a row is malformed; the message names the row and the column.
     """
-    rows = _rows_of(given)
+    rows = _rows_of(responses)
     if not rows:
         raise ConfigurationError("responses has no rows. Skip the task when there is nothing to respond to.")
     return [_requested(number, row) for number, row in enumerate(rows, 1)]
 
 
-def _rows_of(given: Any) -> list[Any]:
-    if isinstance(given, Mapping):
+def _rows_of(responses: Any) -> list[Any]:
+    if isinstance(responses, Mapping):
         return [
             {**(response if isinstance(response, Mapping) else {"response": response}), "instance_id": instance_id}
-            for instance_id, response in given.items()
+            for instance_id, response in responses.items()
         ]
-    if callable(to_dicts := getattr(given, "to_dicts", None)):  # polars
-        given = to_dicts()
-    elif callable(to_dict := getattr(given, "to_dict", None)):  # pandas
-        given = to_dict("records")
-    if isinstance(given, (str, bytes)) or not isinstance(given, Sequence):
+    if callable(to_dicts := getattr(responses, "to_dicts", None)):  # polars
+        responses = to_dicts()
+    elif callable(to_dict := getattr(responses, "to_dict", None)):  # pandas
+        responses = to_dict("records")
+    if isinstance(responses, (str, bytes)) or not isinstance(responses, Sequence):
         raise ConfigurationError(
-            f"responses must be a mapping of instance ids to responses, a list of rows or a data frame; got "
-            f"{type(given).__name__}. Pass the output of a task as it is (`task.output`), not as a template in quotes."
+            "responses must be a mapping of instance ids to responses, a list of rows or a data frame; got "
+            f"{type(responses).__name__}. Pass the output of a task as it is (`task.output`), not as a template in "
+            "quotes."
         )
-    return list(given)
+    return list(responses)
 
 
 def _requested(number: int, row: Any) -> RequestedResponse:
@@ -329,27 +330,27 @@ def plan_hash(company_id: str, user_id: str, rows: Iterable[Json]) -> str:
     return idempotency_token(company_id, user_id, sorted(sent))
 
 
-def checked_plan(given: Any, company_id: str, user_id: str) -> dict[str, Any]:
+def checked_plan(plan: Any, company_id: str, user_id: str) -> dict[str, Any]:
     """
     Return a plan that was made by an earlier task, after checking that it still is what its hash says.
 
     :raises ConfigurationError: it is no plan, it was changed, or it was made for another company or user.
     """
-    rows = given.get("rows") if isinstance(given, Mapping) else None
-    if not isinstance(rows, list) or not isinstance(given.get("options"), list) or not given.get("plan_hash"):
+    rows = plan.get("rows") if isinstance(plan, Mapping) else None
+    if not isinstance(rows, list) or not isinstance(plan.get("options"), list) or not plan.get("plan_hash"):
         raise ConfigurationError("plan must be the result of this operator with mode='plan'; pass `plan=task.output`.")
     try:
         found = plan_hash(company_id, user_id, rows)
-        options = [given["options"][row["options"]] for row in rows if row["action"] == SEND]
+        options = [plan["options"][row["options"]] for row in rows if row["action"] == SEND]
         is_complete = all(isinstance(some, list) for some in options) and all("columns" in row for row in rows)
     except (AttributeError, LookupError, TypeError) as error:
         raise ConfigurationError(f"plan has rows that this operator does not write ({type(error).__name__}).") from None
-    if found != given["plan_hash"] or not is_complete:
+    if found != plan["plan_hash"] or not is_complete:
         raise ConfigurationError(
-            f"plan does not match its hash {given['plan_hash']}: it was changed, or made for another company than "
+            f"plan does not match its hash {plan['plan_hash']}: it was changed, or made for another company than "
             f"{company_id} or another user than {user_id}. Nothing was sent. Make a new plan."
         )
-    return {**given, "rows": [dict(row) for row in rows]}
+    return {**plan, "rows": [dict(row) for row in rows]}
 
 
 def chunks(rows: Sequence[Json]) -> Iterator[list[Json]]:
@@ -400,8 +401,8 @@ def csv_of(rows: Sequence[Json]) -> str:
     extra = list(dict.fromkeys(name for row in rows for name in row["columns"]))
     file = io.StringIO(newline="")
     writer = csv.writer(file)
-    given = [f"given {name}" if name in PLAN_COLUMNS else name for name in extra]
-    writer.writerow([_cell(name) for name in (*PLAN_COLUMNS, *given)])
+    headings = [f"given {name}" if name in PLAN_COLUMNS else name for name in extra]
+    writer.writerow([_cell(name) for name in (*PLAN_COLUMNS, *headings)])
     for row in rows:
         writer.writerow(
             [_cell(row[name]) for name in PLAN_COLUMNS] + [_cell(row["columns"].get(name)) for name in extra]

@@ -50,12 +50,12 @@ class Event(NamedTuple):
     @property
     def started(self) -> Any:
         """The API's time of its start; None for a planned step."""
-        return _first_given(self.details, "started_at", "evaluated_at", "terminated_at", "ended_at")
+        return _first_value(self.details, "started_at", "evaluated_at", "terminated_at", "ended_at")
 
     @property
     def ended(self) -> Any:
         """The API's time of its end, or None."""
-        return _first_given(self.details, "ended_at", "evaluated_at", "terminated_at")
+        return _first_value(self.details, "ended_at", "evaluated_at", "terminated_at")
 
 
 class Timeline:
@@ -141,10 +141,10 @@ class Timeline:
     def last_response(self, steps: Iterable[Event] | None = None) -> dict[str, Any] | None:
         """Return the latest response of a responder, of all steps or of some: ``{option, type, comment, by, at}``."""
         chosen = self.events if steps is None else steps
-        given = [response for step in chosen for response in responses_of(step.details)]
-        if not given:
+        responses = [response for step in chosen for response in responses_of(step.details)]
+        if not responses:
             return None
-        last = sorted(given, key=lambda response: seconds(response["responded_at"]))[-1]
+        last = sorted(responses, key=lambda response: seconds(response["responded_at"]))[-1]
         return {
             "option": last.get("response"),
             "type": last.get("response_type"),
@@ -180,20 +180,24 @@ class Timeline:
             return None
         override = step.details.get("override")
         override = override if isinstance(override, Mapping) and override else None
-        given = responses_of(step.details)
-        stated = _overall(step.details, given)
+        step_responses = responses_of(step.details)
+        stated = _overall(step.details, step_responses)
         decision: dict[str, Any]
         if stated is not None:
-            fitting = [response for response in given if _fits(response, stated)]
+            fitting = [response for response in step_responses if _fits(response, stated)]
             decision = {**stated, "source": "overall_response"}
         elif override is not None:
             problem = f"the history does not show to which option {_name(step)} was overridden"
-            fitting, decision = [], {**NOT_STATED, "candidates": _labels(given), "problem": problem}
-        elif not given or self._was_cut_off(step):
+            fitting, decision = [], {**NOT_STATED, "candidates": _labels(step_responses), "problem": problem}
+        elif not step_responses or self._was_cut_off(step):
             return None
-        elif len(labels := _labels(given)) == 1 and labels[0]:
-            fitting = given
-            decision = {"option": labels[0], "type": _word(given[0].get("response_type")), "source": "responses"}
+        elif len(labels := _labels(step_responses)) == 1 and labels[0]:
+            fitting = step_responses
+            decision = {
+                "option": labels[0],
+                "type": _word(step_responses[0].get("response_type")),
+                "source": "responses",
+            }
         else:
             responses = ", ".join(map(repr, labels))
             problem = f"the history does not show which of the responses {responses} decided {_name(step)}"
@@ -280,10 +284,10 @@ def _direction(keys: Sequence[Any]) -> int:
     return rises - falls
 
 
-def _event(given: Any) -> Event:
-    kind = given.get("type") if isinstance(given, Mapping) else None
-    details = given.get("details") if isinstance(given, Mapping) else None
-    return Event(given, kind if isinstance(kind, str) else None, details if isinstance(details, Mapping) else {})
+def _event(raw: Any) -> Event:
+    kind = raw.get("type") if isinstance(raw, Mapping) else None
+    details = raw.get("details") if isinstance(raw, Mapping) else None
+    return Event(raw, kind if isinstance(kind, str) else None, details if isinstance(details, Mapping) else {})
 
 
 def _hint(event: Event) -> tuple[int, float]:
@@ -332,13 +336,13 @@ def _labels(responses: Iterable[Json]) -> list[str]:
     return list({label.casefold(): label for label in labels}.values())
 
 
-def _overall(step: Json, given: Iterable[Json]) -> dict[str, str | None] | None:
+def _overall(step: Json, responses: Iterable[Json]) -> dict[str, str | None] | None:
     """Return the option and type of a step's overall response, or None."""
     option, kind = _word(step.get("overall_response")), _word(step.get("overall_response_type"))
     if option is None and kind is None:
         return None
     stated = {"option": option, "type": kind}
-    fitting = [response for response in given if _fits(response, stated)]
+    fitting = [response for response in responses if _fits(response, stated)]
     if kind is None:
         kinds = {_word(response.get("response_type")) for response in fitting}
         kind = kinds.pop() if len(kinds) == 1 else None
@@ -442,7 +446,7 @@ def rows_of(value: Any) -> list[Json]:
     return [row for row in value if isinstance(row, Mapping)] if isinstance(value, list) else []
 
 
-def _first_given(details: Json, *keys: str) -> Any:
+def _first_value(details: Json, *keys: str) -> Any:
     return next((details[key] for key in keys if is_given(details.get(key))), None)
 
 

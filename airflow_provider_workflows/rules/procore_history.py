@@ -288,13 +288,13 @@ def name_histories(histories: Any, listed: Iterable[Json], *, tool_type: str, it
     :param item_id: Id of the item.
     """
     by_id = {row["id"]: row for row in sorted(listed, key=_list_age, reverse=True)}
-    given = [h for h in histories if isinstance(h, Mapping)] if isinstance(histories, list) else []
+    well_formed = [h for h in histories if isinstance(h, Mapping)] if isinstance(histories, list) else []
     named: dict[str, NamedHistory] = {}
-    for history in given:
+    for history in well_formed:
         own_id = text(history.get("instance_id"))
         if own_id is not None:
             named.setdefault(own_id, NamedHistory(own_id, "api", history, by_id.pop(own_id, None)))
-    nameless = [history for history in given if text(history.get("instance_id")) is None]
+    nameless = [history for history in well_formed if text(history.get("instance_id")) is None]
     left: list[tuple[int, Json]] = []
     for place, history in enumerate(nameless):
         started = _started(history)

@@ -301,44 +301,44 @@ def _ids(row: Json, *names: str) -> set[str]:
     return set()
 
 
-def checked_assignment(given: Any, tool_type: str | None) -> dict[str, Any]:
+def checked_assignment(assignment: Any, tool_type: str | None) -> dict[str, Any]:
     """
     Read one element of the parameter ``assignments``.
 
-    :param given: ``{preset_id or template, project_id, groups: {group: [people]}, tool_type}``.
+    :param assignment: ``{preset_id or template, project_id, groups: {group: [people]}, tool_type}``.
     :param tool_type: Default tool.
     :return: The assignment with all keys, ids and people as text.
     :raises ConfigurationError: the assignment is malformed.
     """
     known = {"preset_id", "template", "project_id", "groups", "tool_type", "tool_subtype"}
-    if not isinstance(given, Mapping) or set(given) - known:
+    if not isinstance(assignment, Mapping) or set(assignment) - known:
         problem = (
-            f"unknown key {', '.join(sorted(map(str, set(given) - known)))}"
-            if isinstance(given, Mapping)
-            else f"got {type(given).__name__}"
+            f"unknown key {', '.join(sorted(map(str, set(assignment) - known)))}"
+            if isinstance(assignment, Mapping)
+            else f"got {type(assignment).__name__}"
         )
         raise ConfigurationError(
             f"assignments: each element must be a dict with keys of {', '.join(sorted(known))}; {problem}."
         )
-    if (given.get("preset_id") is None) == (given.get("template") is None):
+    if (assignment.get("preset_id") is None) == (assignment.get("template") is None):
         raise ConfigurationError("assignments: give each element either a preset_id or a template.")
     for name in ("preset_id", "template"):
-        if given.get(name) is not None and str(given[name]).strip() in ("", "None"):
+        if assignment.get(name) is not None and str(assignment[name]).strip() in ("", "None"):
             raise ConfigurationError(f"assignments: {name} is empty or was rendered empty. Give it a value.")
-    tool = given.get("tool_type") or tool_type
+    tool = assignment.get("tool_type") or tool_type
     if not tool:
         raise ConfigurationError("tool_type is missing. Give it to the operator or to each element of assignments.")
-    if isinstance(given.get("project_id"), (list, tuple, set, frozenset)) and not given["project_id"]:
+    if isinstance(assignment.get("project_id"), (list, tuple, set, frozenset)) and not assignment["project_id"]:
         raise ConfigurationError("assignments: project_id is an empty list. Give at least one project, or omit it.")
-    groups = given.get("groups")
+    groups = assignment.get("groups")
     if not isinstance(groups, Mapping) or not groups:
         raise ConfigurationError("assignments: groups must be a non-empty dict of group names and their members.")
     return {
-        "preset_id": _text(given.get("preset_id")),
-        "template": _text(given.get("template")),
-        "project_id": given.get("project_id"),
+        "preset_id": _text(assignment.get("preset_id")),
+        "template": _text(assignment.get("template")),
+        "project_id": assignment.get("project_id"),
         "tool_type": str(tool),
-        "tool_subtype": _text(given.get("tool_subtype")),
+        "tool_subtype": _text(assignment.get("tool_subtype")),
         "groups": {str(name).strip(): _people(name, people) for name, people in groups.items()},
     }
 

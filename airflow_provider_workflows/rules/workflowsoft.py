@@ -175,26 +175,26 @@ def choose(
     raise ConfigurationError(f"{parameter}: {len(matching)} {kind}s are named {requested!r}: {listed}. Give the id.")
 
 
-def instance_id_of(given: Any) -> str:
+def instance_id_of(instance: Any) -> str:
     """
     Return an integration instance's id, given as such or in a row of ``WorkflowsoftIntegrationSensor``.
 
     :raises ConfigurationError: the value is neither; for a list the message names all ids, because the poll may have
         consumed them.
     """
-    if isinstance(given, (list, tuple)):
-        ids = ", ".join(instance_id_of(row) for row in given) or "none"
+    if isinstance(instance, (list, tuple)):
+        ids = ", ".join(instance_id_of(row) for row in instance) or "none"
         raise ConfigurationError(
             f"integration_instance_id must be the id of one integration instance; got a list of {ids}. Map the task "
             "over it: .partial(...).expand(integration_instance_id=sensor.output)."
         )
-    if isinstance(given, Mapping):
-        given = given.get("integration_instance_id")
-    text = "" if given is None else str(given).strip()
-    if text in ("", "None") or text[0] in "{[" or isinstance(given, bool):
+    if isinstance(instance, Mapping):
+        instance = instance.get("integration_instance_id")
+    text = "" if instance is None else str(instance).strip()
+    if text in ("", "None") or text[0] in "{[" or isinstance(instance, bool):
         raise ConfigurationError(
             "integration_instance_id must be the id of one integration instance, or one row of "
-            f"WorkflowsoftIntegrationSensor's result; got {type(given).__name__} {short(given)}."
+            f"WorkflowsoftIntegrationSensor's result; got {type(instance).__name__} {short(instance)}."
         )
     return text
 

@@ -38,18 +38,18 @@ LAST_EPOCH = datetime(2100, 1, 1, tzinfo=timezone.utc).timestamp()
 UNREADABLE = (ValueError, TypeError, AttributeError, ArithmeticError, LookupError, RecursionError)
 
 
-def read_value(kind: str, given: Any) -> Any:
+def read_value(kind: str, raw: Any) -> Any:
     """
     Read a field's ``valueJson``.
 
     :param kind: The type in lower case, without its question mark.
-    :param given: Documented as JSON text; a value that is already parsed is accepted, too.
+    :param raw: Documented as JSON text; a value that is already parsed is accepted, too.
     :return: The value, or None if it is empty.
     :raises ValueError: or another of ``UNREADABLE``: the value does not match the type, or is ambiguous.
     """
-    if given is None or given == "":
+    if raw is None or raw == "":
         return None
-    value = _parsed(kind, given) if isinstance(given, str) else given
+    value = _parsed(kind, raw) if isinstance(raw, str) else raw
     if value is None or (value == "" and kind in CODECS and kind != "string"):
         return None
     return CODECS[kind][1](value) if kind in CODECS else as_it_is(value)
