@@ -53,39 +53,39 @@ def attached_files(parameter: str, paths: Any, *, largest: int | None = None) ->
     return files
 
 
-def storage_path(parameter: str, given: Any, conn_id: str | None = None) -> ObjectStoragePath:
+def storage_path(parameter: str, value: Any, conn_id: str | None = None) -> ObjectStoragePath:
     """
     Return a path in an object storage, after checking it.
 
     :param parameter: Name of the parameter, for the error text.
-    :param given: A URL or an ``ObjectStoragePath``.
+    :param value: A URL or an ``ObjectStoragePath``.
     :param conn_id: Id of a connection to the storage, or None for the one in the path.
     :raises ConfigurationError: it is not a path, contains ``..``, or the library of its storage is not installed.
     """
     from airflow.sdk import ObjectStoragePath
 
-    check_required(**{parameter: given})
-    _check_stays(parameter, given)
+    check_required(**{parameter: value})
+    _check_stays(parameter, value)
     try:
-        path = ObjectStoragePath(given, conn_id=conn_id) if conn_id is not None else ObjectStoragePath(given)
+        path = ObjectStoragePath(value, conn_id=conn_id) if conn_id is not None else ObjectStoragePath(value)
         _ = path.fs  # raises an error if the storage is not available
     except (ValueError, ImportError) as error:
         raise ConfigurationError(
-            f"{parameter}: {str(given)!r} cannot be written to: {error}. Install the Airflow provider of that storage, "
+            f"{parameter}: {str(value)!r} cannot be written to: {error}. Install the Airflow provider of that storage, "
             "such as apache-airflow-providers-amazon for s3 or apache-airflow-providers-google for gs."
         ) from error
     return path
 
 
-def _attached(parameter: str, given: Any, largest: int | None) -> AttachedFile:
+def _attached(parameter: str, value: Any, largest: int | None) -> AttachedFile:
     from airflow.sdk import ObjectStoragePath
 
-    text = str(given).strip()
+    text = str(value).strip()
     if text in ("", "None"):
         raise ConfigurationError(f"{parameter}: a path is missing or was rendered empty.")
-    _check_stays(parameter, given)
+    _check_stays(parameter, value)
     try:
-        path = given if isinstance(given, ObjectStoragePath) else ObjectStoragePath(text)
+        path = value if isinstance(value, ObjectStoragePath) else ObjectStoragePath(text)
         size = int(path.stat().st_size) if path.is_file() else None
     except (OSError, ValueError, ImportError) as error:
         raise ConfigurationError(f"{parameter}: {text!r} cannot be read: {error}") from error
@@ -98,7 +98,7 @@ def _attached(parameter: str, given: Any, largest: int | None) -> AttachedFile:
     return AttachedFile(path, path.name, size, mimetypes.guess_type(path.name)[0] or "application/octet-stream")
 
 
-def _check_stays(parameter: str, given: Any) -> None:
+def _check_stays(parameter: str, value: Any) -> None:
     # A rendered template must not lead out of the folder that precedes it in the path.
-    if ".." in str(given).split("/"):
-        raise ConfigurationError(f"{parameter}: {str(given)!r} must not contain '..'. Give the folder itself.")
+    if ".." in str(value).split("/"):
+        raise ConfigurationError(f"{parameter}: {str(value)!r} must not contain '..'. Give the folder itself.")
