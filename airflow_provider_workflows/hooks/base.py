@@ -385,8 +385,8 @@ class WorkflowsHook(BaseHook):
         source = self.token_source(connection, extras, base_url, transport)
         self._account = base_url, connection.login or source.identity
         auth = TokenAuth.shared(source, base_url, on_token=on_token)
-        given = (connection.password, extras.fields.get("access_token"))
-        secrets = tuple(secret for secret in given if secret and isinstance(secret, str))
+        candidates = (connection.password, extras.fields.get("access_token"))
+        secrets = tuple(secret for secret in candidates if secret and isinstance(secret, str))
         return RestClient(
             base_url,
             auth=auth,

@@ -161,9 +161,9 @@ class ProcoreConnectionHook(WorkflowsHook):
 
     def item_url(self, **ids: str | None) -> str:
         """Return the item's URL in Procore's UI, or "" if ``item_url`` is not set or needs other ids."""
-        given = {name: value for name, value in ids.items() if value is not None}
+        present = {name: value for name, value in ids.items() if value is not None}
         own = {"company_id": self.company_id} | ({"project_id": self.project_id} if self.project_id else {})
-        known = {**own, **given}
+        known = {**own, **present}
         return super().item_url(**{name: value for name, value in known.items() if value != COMPANY_LEVEL})
 
     def base_url(self, connection: Connection, extras: Extras) -> str:
@@ -224,14 +224,14 @@ class ProcoreConnectionHook(WorkflowsHook):
 
     def _login_url(self, extras: Extras) -> str:
         environment = self._environment(extras)
-        given = extras.text("login_url")
+        login_url = extras.text("login_url")
         if environment != "custom":
-            if given is not None:
+            if login_url is not None:
                 raise ConfigurationError(f"Connection {self.conn_id!r}: extra 'login_url' needs environment 'custom'.")
             return str(ENVIRONMENTS[environment][0])
-        if given is None:
+        if login_url is None:
             raise ConfigurationError(f"Connection {self.conn_id!r}: environment 'custom' needs the extra 'login_url'.")
-        return checked_url(given, f"Connection {self.conn_id!r}: extra 'login_url'", extras.flag("allow_http"))
+        return checked_url(login_url, f"Connection {self.conn_id!r}: extra 'login_url'", extras.flag("allow_http"))
 
     @staticmethod
     def _object(body: Any, method: str, where: str) -> dict[str, Any]:
@@ -313,10 +313,10 @@ class ProcoreHook(ProcoreConnectionHook):
         :param tool_type: The tool, if known.
         :raises ConfigurationError: no project is set and the tool works in projects; or the tool does not exist.
         """
-        given = self._project_id if project_id is None else project_id
-        if given is not None:
-            check_required(project_id=given)  # an empty rendering must not mean the company level
-            return None if given == COMPANY_LEVEL else as_text("project_id", given, is_id=True).strip()
+        requested_id = self._project_id if project_id is None else project_id
+        if requested_id is not None:
+            check_required(project_id=requested_id)  # an empty rendering must not mean the company level
+            return None if requested_id == COMPANY_LEVEL else as_text("project_id", requested_id, is_id=True).strip()
         own = self.extras.text("project_id")
         provider = None if tool_type is None else self._provider(tool_type)
         if provider == "Company":
