@@ -111,22 +111,22 @@ class WorkflowsOperator(BaseOperator):
         """Return the start of the wait of this task, or None if it did not wait or that is unknown."""
         return None
 
-    def pinned(self, context: Context, key: str, given: dict[str, Any] | None, parameter: str) -> Pin:
+    def pinned(self, context: Context, key: str, requested: dict[str, Any] | None, parameter: str) -> Pin:
         """
         Return the pin that binds the action to one situation over all tries of the task.
 
         :param key: Name of the pin in the task state store.
-        :param given: The pin as the DAG author gave it, or None.
+        :param requested: The pin as the DAG author gave it, or None.
         :param parameter: Name of the parameter by which it can be given, for the error text.
         :raises ConfigurationError: it is not given, there is no task state store, and the task may be retried.
         """
         store = task_state_store(context)
-        if given is None and store is None and self.retries:
+        if requested is None and store is None and self.retries:
             raise ConfigurationError(
                 f"{parameter} must be given when retries > 0 before Airflow 3.3: without it a retry could act "
                 "on another occurrence of the step. Take it from the sensor's XCom, or set retries=0."
             )
-        return Pin(store if given is None else None, key, given)
+        return Pin(store if requested is None else None, key, requested)
 
 
 def unretried(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -303,10 +303,10 @@ class WaitingOperator(WaitLifeCycle, WritingOperator):
 class Pin:
     """Bind an action to a situation that was given, was stored by an earlier try, or is not known yet."""
 
-    def __init__(self, store: Any, key: str, given: dict[str, Any] | None):
+    def __init__(self, store: Any, key: str, requested: dict[str, Any] | None):
         self._store = store
         self._key = key
-        self.value: dict[str, Any] | None = given if store is None else store.get(key)
+        self.value: dict[str, Any] | None = requested if store is None else store.get(key)
 
     @property
     def is_outdated(self) -> bool:

@@ -46,7 +46,7 @@ class WaitLifeCycle:
     attempt of each request, because the next poll repeats it.
     """
 
-    # What the label of a mapped task names, the first that is given: a word, and the parameter with its id.
+    # What the label of a mapped task names, the first that is given: a kind, and the parameter with its id.
     label_parameters: ClassVar[Mapping[str, str]] = {"item": "item_id", "instance": "instance_id"}
     fails_at_first_poke = True  # because of a wrong parameter or a missing connection
     pokes_in_new_processes = False
@@ -93,15 +93,15 @@ class WaitLifeCycle:
         """
         Return the label of a mapped task in Airflow's lists, which :data:`LABEL_TEMPLATE` renders.
 
-        It is a word and an id, because a DAG with native rendering would make a number of the id alone, with which
+        It is a kind and an id, because a DAG with native rendering would make a number of the id alone, with which
         Airflow fails the task.
 
         :param map_index: Index of the task; None or -1 if it is not mapped, then the label is empty.
         """
         if map_index is None or map_index < 0:
             return ""
-        given = ((word, getattr(self, name, None)) for word, name in self.label_parameters.items())
-        label = next((f"{word} {value}" for word, value in given if value), "")
+        labels = ((kind, getattr(self, name, None)) for kind, name in self.label_parameters.items())
+        label = next((f"{kind} {value}" for kind, value in labels if value), "")
         return label if len(label) <= MAX_LABEL_LENGTH else f"{label[: MAX_LABEL_LENGTH - 1]}…"
 
     # --- the deadline ---

@@ -133,8 +133,8 @@ class ProcoreInstanceOperator(ItemParameters, ProcoreOperator, WritingOperator):
 
     def pinned_instance_id(self, context: Context, key: str) -> str:
         """Return the id of the requested instance: the same one in all tries of the task."""
-        given = None if self.instance_id is None else {"instance_id": str_id(self.instance_id)}
-        pin = self.pinned(context, key, given, "instance_id")
+        requested = None if self.instance_id is None else {"instance_id": str_id(self.instance_id)}
+        pin = self.pinned(context, key, requested, "instance_id")
         if pin.value is None:
             found = self.find_instance_id()
             if pin.is_outdated:

@@ -128,15 +128,15 @@ class ProcoreBranchOnOutcomeOperator(BaseBranchOperator):
         branches = {str(key).strip().casefold(): tasks for key, tasks in self.branches.items()}
         return None if name is None else branches.get(str(name).strip().casefold())
 
-    def _whole_id(self, given: str) -> str:
+    def _whole_id(self, name: str) -> str:
         """Return the full id of a task or group, with the prefixes of its groups."""
         groups = self.task_id.split(".")[:-1]
-        candidates = [".".join([*groups[:depth], given]) for depth in range(len(groups), -1, -1)]
+        candidates = [".".join([*groups[:depth], name]) for depth in range(len(groups), -1, -1)]
         known = {*self.dag.task_ids, *self.dag.task_group_dict}
         for candidate in candidates:
             if candidate in known:
                 return candidate
-        raise ConfigurationError(f"branches: there is no task or task group {given!r} in DAG {self.dag.dag_id!r}.")
+        raise ConfigurationError(f"branches: there is no task or task group {name!r} in DAG {self.dag.dag_id!r}.")
 
 
 def outcome_names(outcome: Mapping[str, Any]) -> list[str]:

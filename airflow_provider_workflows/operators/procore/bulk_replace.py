@@ -414,10 +414,10 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
         return str(file)
 
 
-def _day(parameter: str, given: Any) -> date:
-    if isinstance(given, date):
-        return given.date() if isinstance(given, datetime) else given
+def _day(parameter: str, value: Any) -> date:
+    if isinstance(value, date):
+        return value.date() if isinstance(value, datetime) else value
     try:
-        return date.fromisoformat(str(given).strip())
+        return date.fromisoformat(str(value).strip())
     except ValueError:
-        raise ConfigurationError(f"{parameter} must be a date, YYYY-MM-DD; got {str(given)!r}.") from None
+        raise ConfigurationError(f"{parameter} must be a date, YYYY-MM-DD; got {str(value)!r}.") from None

@@ -156,7 +156,7 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
                 )
             plan = stored
         else:
-            plan = self._planned(requested) if self.plan is None else self._given_plan()
+            plan = self._planned(requested) if self.plan is None else self._approved_plan()
             self._check_plan(plan)
             self._write_csv(plan["rows"])  # also to find out whether the path can be written to
             if journal.is_outdated:
@@ -246,7 +246,7 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
             "rows": rows,
         }
 
-    def _given_plan(self) -> dict[str, Any]:
+    def _approved_plan(self) -> dict[str, Any]:
         plan = bulk_rules.checked_plan(self.plan, self.hook.company_id, self.hook.user_id)
         return self._plan_of(plan["rows"], plan["options"])
 

@@ -121,8 +121,8 @@ class RowResponder(StepResponder):
         if view.recorded is not None:
             same, recorded = self._compare(view)
             kinds = {True: "the requested one", False: "another one than requested", None: "perhaps the requested one"}
-            given = f"{recorded.get('name')!r} at {recorded.get('at')}, {kinds[same]}"
-            return bulk_rules.ALREADY_RESPONDED, f"user {view.user_id} has responded {given}"
+            response = f"{recorded.get('name')!r} at {recorded.get('at')}, {kinds[same]}"
+            return bulk_rules.ALREADY_RESPONDED, f"user {view.user_id} has responded {response}"
         if rules.has_ended(view.instance):
             return bulk_rules.ENDED, self._over(view, self.instance_id)
         if current is None:

@@ -200,14 +200,14 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
             raise ConfigurationError(f"chunk_size must be a whole number of items, 1 or more; got {self.chunk_size!r}.")
         if isinstance(self.items, (str, Mapping)) or not isinstance(self.items, Sequence) or not self.items:
             raise ConfigurationError("items must be a list of item ids or {item_id, preset_id}, at least one.")
-        items = [self._item(given) for given in self.items]
+        items = [self._item(item) for item in self.items]
         ids = [item["item_id"] for item in items]
         if twice := sorted({item_id for item_id in ids if ids.count(item_id) > 1}) if len(set(ids)) < len(ids) else []:
             raise ConfigurationError(f"items: {', '.join(twice[:FEW])} occur more than once.")
         return items
 
-    def _item(self, given: Any) -> dict[str, str]:
-        whole = given if isinstance(given, Mapping) else {"item_id": given}
+    def _item(self, item: Any) -> dict[str, str]:
+        whole = item if isinstance(item, Mapping) else {"item_id": item}
         if unknown := set(whole) - {"item_id", "preset_id"}:
             raise ConfigurationError(f"items: an item has item_id and preset_id, but got {', '.join(sorted(unknown))}.")
         check_required(items=whole.get("item_id"))

@@ -246,7 +246,7 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
         for place in places:
             report.start()
             if self.item_ids is not None:
-                instances = self._given_items(place, report)
+                instances = self._requested_items(place, report)
             else:
                 try:
                     instances, updated = self._sweep(place, since, report)
@@ -290,9 +290,9 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
             report.succeed()
         return changed, latest
 
-    def _given_items(self, place: ToolInProject, report: Report) -> dict[str, list[Json]]:
+    def _requested_items(self, place: ToolInProject, report: Report) -> dict[str, list[Json]]:
         found: dict[str, list[Json]] = {}
-        item_ids = dict.fromkeys(str(str_id(given)) for given in as_list(self.item_ids))
+        item_ids = dict.fromkeys(str(str_id(item_id)) for item_id in as_list(self.item_ids))
         for item_id in Progress("items listed", len(item_ids)).of(item_ids):
             try:
                 # A server may ignore the filter.
@@ -353,9 +353,9 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
         instances: Iterable[Json],
         named: Iterable[rules.NamedHistory],
     ) -> None:
-        given = {history.instance_id for history in named}
+        with_history = {history.instance_id for history in named}
         for instance in instances:
-            if instance["changed"] and instance["id"] not in given:
+            if instance["changed"] and instance["id"] not in with_history:
                 report.miss(
                     "Procore returned no history of it",
                     tool_type=place.tool_type,

@@ -50,9 +50,9 @@ class ItemParameters(BaseOperator):
 
 def check_tools_and_projects(tool_type: Any, project_id: Any) -> None:
     """Require one tool or a list of tools, and likewise projects; ``project_id`` may also be None."""
-    for name, given in (("tool_type", tool_type), ("project_id", project_id)):
-        if not as_list(given):
+    for name, values in (("tool_type", tool_type), ("project_id", project_id)):
+        if not as_list(values):
             raise ConfigurationError(f"{name} is an empty list. Name at least one.")
-        for value in as_list(given):
-            if given is not None or name == "tool_type":
+        for value in as_list(values):
+            if values is not None or name == "tool_type":
                 check_required(**{name: value})

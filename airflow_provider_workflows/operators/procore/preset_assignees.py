@@ -224,13 +224,13 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator, WritingOperator):
         for name in ("tool_type", "tool_subtype", "project_id"):
             if getattr(self, name) is not None:
                 check_required(**{name: getattr(self, name)})
-        given = self.assignments
-        if isinstance(given, (str, Mapping)) or not isinstance(given, Sequence) or not given:
+        assignments = self.assignments
+        if isinstance(assignments, (str, Mapping)) or not isinstance(assignments, Sequence) or not assignments:
             raise ConfigurationError("assignments must be a list with at least one assignment.")
         plan = self.approved_plan
         if plan is not None and (not isinstance(plan, Mapping) or not isinstance(plan.get("presets"), list)):
             raise ConfigurationError("approved_plan must be the result of this operator with mode='plan'.")
-        return [rules.checked_assignment(assignment, self.tool_type) for assignment in given]
+        return [rules.checked_assignment(assignment, self.tool_type) for assignment in assignments]
 
     def _targets(self, assignments: Sequence[Mapping[str, Any]]) -> list[Target]:
         targets = [target for assignment in assignments for target in self._targets_of(assignment)]
@@ -243,8 +243,8 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator, WritingOperator):
 
     def _targets_of(self, assignment: Mapping[str, Any]) -> Iterator[Target]:
         tool_type, tool_subtype = assignment["tool_type"], assignment["tool_subtype"] or str_id(self.tool_subtype)
-        given = self.project_id if assignment["project_id"] is None else assignment["project_id"]
-        projects = dict.fromkeys(str_id(project_id) for project_id in as_list(given))
+        project_ids = self.project_id if assignment["project_id"] is None else assignment["project_id"]
+        projects = dict.fromkeys(str_id(project_id) for project_id in as_list(project_ids))
         places = (PresetPlace(tool_type, tool_subtype, self.hook.level_for(project, tool_type)) for project in projects)
         for place in dict.fromkeys(places):
             try:

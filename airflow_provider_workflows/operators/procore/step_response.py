@@ -284,7 +284,7 @@ class StepResponder(ABC):
             if is_outcome_unknown:  # the unknown outcome is that of the earlier response
                 lost = OutcomeUnknown(describe(lost).rstrip("."))
             view = self._resolved(lost, instance_id, chosen, request if can_be_repeated else None)
-        return self._given(view, lost, instance_id, chosen)
+        return self._sent_result(view, lost, instance_id, chosen)
 
     def _resolved(
         self, lost: WorkflowsError, instance_id: str, chosen: Mapping[str, Any], request: Callable[[], None] | None
@@ -362,7 +362,7 @@ class StepResponder(ABC):
             )
         return View({}, occurrence_id, self.hook.user_id) if view is None else view
 
-    def _given(
+    def _sent_result(
         self, view: View, lost: WorkflowsError | None, instance_id: str, chosen: Mapping[str, Any]
     ) -> dict[str, Any]:
         """

@@ -97,7 +97,7 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, Procore
         return self._export_in_parts(self.part_size)
 
     def check_parameters(self) -> None:
-        for instance_id in self._given():
+        for instance_id in self._requested_ids():
             check_required(instance_ids=instance_id)
         if self.part_size is None:
             return
@@ -121,10 +121,10 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, Procore
             if instance_id is None:
                 report.miss("The list shows an instance without its id")
                 continue
-            given = instance_id in self._given_ids
-            if not given:  # only the list says that it contains all instances up to a time
+            is_requested = instance_id in self._unique_ids
+            if not is_requested:  # only the list says that it contains all instances up to a time
                 latest = rules.latest_of(latest, rules.time(instance.get("current_state_set_at")))
-            if instance_id in exported or not (given or rules.legacy_has_changed(instance, since)):
+            if instance_id in exported or not (is_requested or rules.legacy_has_changed(instance, since)):
                 continue
             exported.add(instance_id)
             try:
@@ -141,16 +141,16 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, Procore
             )
         return latest
 
-    def _given(self) -> list[Any]:
+    def _requested_ids(self) -> list[Any]:
         return [] if self.instance_ids is None else as_list(self.instance_ids)
 
     @cached_property
-    def _given_ids(self) -> dict[str, None]:
-        return dict.fromkeys(str(str_id(given)) for given in self._given())
+    def _unique_ids(self) -> dict[str, None]:
+        return dict.fromkeys(str(str_id(instance_id)) for instance_id in self._requested_ids())
 
     def _instances(self, report: Report) -> Iterator[dict[str, Any]]:
         """Yield the given instances, then the active ones."""
-        for instance_id in self._given_ids:
+        for instance_id in self._unique_ids:
             try:
                 yield self.hook.get_instance(instance_id)
             except (*REJECTIONS, *READ_FAULTS) as rejection:
@@ -211,7 +211,7 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, Procore
         for _ in range(MAX_ROUNDS):
             listed = self._listed(report)
             # The listed ones first: an upgrade to Workflows v2 removes the histories of running instances.
-            known = dict.fromkeys([*listed, *self._given_ids, *parts.stored])
+            known = dict.fromkeys([*listed, *self._unique_ids, *parts.stored])
             todo = [
                 instance_id
                 for instance_id in known

@@ -203,7 +203,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         if sent.value is not None and sent.value["sent"]:
             return self._recover(sent.value)
         self._check_parameters()
-        occurrence = self.pinned(context, "occurrence", self._given_occurrence(), "state_id and state_set_at")
+        occurrence = self.pinned(context, "occurrence", self._requested_occurrence(), "state_id and state_set_at")
         files = attachments_of(self.attachments)
         pinned: dict[str, Any] = occurrence.value or {"instance_id": None, "state": None, "activities": None}
         instance_id = pinned["instance_id"] or self.find_instance_id()
@@ -269,7 +269,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         check_choice("on_state_moved", self.on_state_moved, ON_STEP_MOVED)
         self.check_wait()
 
-    def _given_occurrence(self) -> dict[str, Any] | None:
+    def _requested_occurrence(self) -> dict[str, Any] | None:
         if self.state_id is None:
             return None
         state = {"id": str_id(self.state_id), "name": None, "status": None, "set_at": str(self.state_set_at)}
@@ -285,8 +285,8 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
     def _user_id(self) -> str:
         if self.performed_by is None:
             return self.hook.user_id
-        given = str(str_id(self.performed_by))
-        return given if given.isdecimal() else self.hook.find_user_id(given, parameter="performed_by")
+        user = str(str_id(self.performed_by))
+        return user if user.isdecimal() else self.hook.find_user_id(user, parameter="performed_by")
 
     def _read(self, instance_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Return the instance as it is, and its history, newest first."""
@@ -508,9 +508,9 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
 
     def _is_requested(self, sent: Json) -> bool:
         """Return whether an earlier try sent what the task requests now."""
-        given, state = self._given_occurrence(), sent["state"]
+        requested, state = self._requested_occurrence(), sent["state"]
         then = {"state_id": state["id"], "state_set_at": state["set_at"]}
-        if given is not None and rules.has_left(given["state"], then):
+        if requested is not None and rules.has_left(requested["state"], then):
             return False
         if str_id(self.instance_id) not in (None, sent["instance"]["instance_id"]):
             return False

@@ -81,19 +81,19 @@ class WorkflowsoftIntegrationOperator(WorkflowsoftOperator):
         self.expected_fields = expected_fields
 
     def open_step(
-        self, context: Context, given: Any = None, *, confirm_timeout: float = 0.0, **more: str
+        self, context: Context, instance: Any = None, *, confirm_timeout: float = 0.0, **more: str
     ) -> tuple[str, IntegrationStep]:
         """
         Return the rendered instance id and its step, and set the link to it.
 
-        :param given: The instance; default: ``integration_instance_id``.
+        :param instance: The instance; default: ``integration_instance_id``.
         """
         # Imported here, because DAG files are parsed far more often than a task runs.
         from airflow_provider_workflows.operators.workflowsoft.integration_step import IntegrationStep
 
-        given = self.integration_instance_id if given is None else given
-        instance_id = rules.instance_id_of(given)
-        row = given if isinstance(given, Mapping) else {}
+        instance = self.integration_instance_id if instance is None else instance
+        instance_id = rules.instance_id_of(instance)
+        row = instance if isinstance(instance, Mapping) else {}
         self.item_url = self.hook.item_url(
             integration_instance_id=instance_id, process_instance_id=str_id(row.get("process_instance_id"))
         )

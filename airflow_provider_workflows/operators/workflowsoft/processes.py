@@ -334,10 +334,10 @@ class WorkflowsoftListOperator(WorkflowsoftOperator):
     def _limit(self) -> int:
         if self.limit is None:
             return rules.ROW_LIMIT
-        given = str(self.limit).strip()
-        if not given.isdecimal() or int(given) < 1:
+        limit = str(self.limit).strip()
+        if not limit.isdecimal() or int(limit) < 1:
             raise ConfigurationError(f"limit must be a whole number of at least 1; got {self.limit!r}.")
-        return int(given)
+        return int(limit)
 
     def _steps(self, desired: str) -> list[dict[str, str]]:
         diagram = self.hook.find_process_diagram(desired)
