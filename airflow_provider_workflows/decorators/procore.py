@@ -170,12 +170,12 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
             self._store_polls(context)
             self._sleep(context)
 
-    def _take_row(self, given: Any) -> Mapping[str, Any]:
-        row = given if isinstance(given, Mapping) else {"instance_id": given}
+    def _take_row(self, instance: Any) -> Mapping[str, Any]:
+        row = instance if isinstance(instance, Mapping) else {"instance_id": instance}
         instance_id = row.get("instance_id")
         if not isinstance(instance_id, (str, int)) or str(instance_id).strip() in ("", "None"):
             raise ConfigurationError(
-                f"instance must be a row of ProcoreResponseRequestedSensor, or the id of an instance; got {given!r}."
+                f"instance must be a row of ProcoreResponseRequestedSensor, or the id of an instance; got {instance!r}."
             )
         self.instance_id = as_text("instance", instance_id, is_id=True).strip()
         self.item_id = self.tool_subtype = None  # even if a DAG's default_args set them
@@ -188,12 +188,12 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
 
     def _occurrence_pin(self, context: Context) -> Pin:
         """Return the pin of the step occurrence: given, stored, passed by a wake-up, or not known yet."""
-        given = self._requested_pin()
-        if given is None and task_state_store(context) is None:
+        requested = self._requested_pin()
+        if requested is None and task_state_store(context) is None:
             self._is_occurrence_stored = self.deferrable
             if self._occurrence_before_sleep is not None:
-                given = {"instance_id": self.instance_id, "step_occurrence_id": self._occurrence_before_sleep}
-        return self.pinned(context, "respond", given, "step_occurrence_id")
+                requested = {"instance_id": self.instance_id, "step_occurrence_id": self._occurrence_before_sleep}
+        return self.pinned(context, "respond", requested, "step_occurrence_id")
 
     def _described(self, row: Mapping[str, Any], shown: Mapping[str, Any], step: Mapping[str, Any]) -> dict[str, Any]:
         """Return the function's ``instance``: the row, updated with what was just read."""
@@ -284,12 +284,12 @@ def _as_parameters(response: Respond) -> dict[str, Any]:
     attachments = response.attachments
     if isinstance(attachments, Mapping):
         attachments = {kind: [str(one) for one in as_list(ids)] for kind, ids in attachments.items()}
-    given = {
+    values = {
         "option": response.option,
         "option_type": response.option_type,
         "comment": response.comment,
     }
-    texts = {name: None if value is None else as_text(name, value).strip() for name, value in given.items()}
+    texts = {name: None if value is None else as_text(name, value).strip() for name, value in values.items()}
     return {**texts, "files": files, "attachments": attachments}
 
 
@@ -374,8 +374,8 @@ def procore_response(
         "dry_run": dry_run,
     }
     # An option that is not given is left to a DAG's default_args.
-    given = {name: value for name, value in own.items() if value is not None}
-    options = {"multiple_outputs": XCOM_HOLDS_NONE, **given, **kwargs}
+    present = {name: value for name, value in own.items() if value is not None}
+    options = {"multiple_outputs": XCOM_HOLDS_NONE, **present, **kwargs}
 
     def decorate(function: Callable[..., Any]) -> Any:
         return task_decorator_factory(

@@ -52,8 +52,8 @@ def call(task_function: Callable[..., Any], context: Context, arguments: Mapping
     """Call the function with the arguments, and the values of Airflow's context, that it has parameters for."""
     function = cast("Any", task_function).__wrapped__
     parameters = inspect.signature(function).parameters
-    given = {name: arguments[name] for name in parameters if name in arguments}
-    given |= {name: context[name] for name in parameters if name in context and name not in given}  # type: ignore[literal-required]
+    passed = {name: arguments[name] for name in parameters if name in arguments}
+    passed |= {name: context[name] for name in parameters if name in context and name not in passed}  # type: ignore[literal-required]
     if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values()):
-        given |= arguments
-    return function(**given)
+        passed |= arguments
+    return function(**passed)

@@ -84,12 +84,12 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
                 "that it has written."
             )
         arguments = arguments_of(self.python_callable, self.op_args, self.op_kwargs)
-        given = arguments.get(INSTANCE, "")  # expand() allows leaving it out
-        if not isinstance(given, (list, tuple)) or not given:
-            return self._handle(context, given, arguments)
+        instances = arguments.get(INSTANCE, "")  # expand() allows leaving it out
+        if not isinstance(instances, (list, tuple)) or not instances:
+            return self._handle(context, instances, arguments)
         # Airflow pushes the values of a mapping one by one, and raises an error for a list.
         self.multiple_outputs = self.returns_mapping = False
-        return self._handle_all(context, {rules.instance_id_of(row): row for row in given}, arguments)
+        return self._handle_all(context, {rules.instance_id_of(row): row for row in instances}, arguments)
 
     def _handle_all(
         self, context: Context, rows: Mapping[str, Any], arguments: Mapping[str, Any]
@@ -113,9 +113,9 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
             raise AirflowSkipException(" ".join(map(str, left.values())))
         return results
 
-    def _handle(self, context: Context, given: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def _handle(self, context: Context, instance: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
         instance_id, step = self.open_step(
-            context, given, confirm_timeout=self.confirm_timeout, verify=self.verify, if_open=IF_OPEN
+            context, instance, confirm_timeout=self.confirm_timeout, verify=self.verify, if_open=IF_OPEN
         )
         decision = step.decision
         if decision is None or step.started_action is None:
