@@ -46,9 +46,11 @@ def _run(options: argparse.Namespace, out: Any) -> bool:
     from airflow_provider_workflows.exceptions import ConfigurationError
     from airflow_provider_workflows.reports.report_files import write_report
 
-    given = {name: value for name, value in vars(options).items() if name in inspect.signature(write_report).parameters}
+    arguments = {
+        name: value for name, value in vars(options).items() if name in inspect.signature(write_report).parameters
+    }
     try:
-        result = write_report(**given)
+        result = write_report(**arguments)
     except ConfigurationError as error:
         # A message may quote a file, which must not give commands to the terminal.
         text = "".join(letter if letter.isprintable() else " " for letter in str(error))

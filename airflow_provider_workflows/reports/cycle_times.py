@@ -128,15 +128,15 @@ def cycle_time_report(
     return report
 
 
-def _as_of(given: str | datetime | None) -> datetime | None:
-    if given is None:
+def _as_of(value: str | datetime | None) -> datetime | None:
+    if value is None:
         return None
-    check_required(as_of=given)
-    text = str(given).strip()
-    moment = given if isinstance(given, datetime) else parse_time(text) if has_zone(text) else None
+    check_required(as_of=value)
+    text = str(value).strip()
+    moment = value if isinstance(value, datetime) else parse_time(text) if has_zone(text) else None
     if moment is None or moment.tzinfo is None or not 1970 < moment.year < 2100:
         raise ConfigurationError(
-            f"as_of must be a time with its zone, such as 2026-01-31T00:00:00Z; got {str(given)!r}. Omit it for now."
+            f"as_of must be a time with its zone, such as 2026-01-31T00:00:00Z; got {str(value)!r}. Omit it for now."
         )
     return moment
 

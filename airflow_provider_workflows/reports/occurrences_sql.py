@@ -82,10 +82,10 @@ def latest_rows(api: str, table: str, *, of_several_exports: bool, has_row_twice
     keys = KEYS[api][table]
     latest = f"JOIN {api}_latest USING (instance_id, part)" if of_several_exports else ""
     once = NO_ROW_TWICE.format(keys=", ".join(keys), newest=NEWEST[api][table]) if has_row_twice else ""
-    given = " AND ".join(f"{key} IS NOT NULL" for key in keys)
+    has_key = " AND ".join(f"{key} IS NOT NULL" for key in keys)
     # Materialized only where that is necessary: a million rows take seconds.
     kind = "TABLE" if latest or once else "VIEW"
-    return f"CREATE {kind} {api}_{table} AS SELECT r.* FROM {api}_{table}_read r {latest} WHERE {given} {once}"
+    return f"CREATE {kind} {api}_{table} AS SELECT r.* FROM {api}_{table}_read r {latest} WHERE {has_key} {once}"
 
 
 # A malformed row is left out of all numbers; a malformed instance stays as the name of its steps.

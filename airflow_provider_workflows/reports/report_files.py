@@ -88,7 +88,7 @@ def write_report(
     }
 
 
-def _check_can_be_written(parameter: str, given: ObjectStoragePath, folder: ObjectStoragePath) -> None:
+def _check_can_be_written(parameter: str, target: ObjectStoragePath, folder: ObjectStoragePath) -> None:
     """Check a local folder before the work starts; whether a storage accepts a file shows only when it is written."""
     if folder.protocol not in LOCAL:
         return
@@ -96,7 +96,7 @@ def _check_can_be_written(parameter: str, given: ObjectStoragePath, folder: Obje
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         problem = "not writable" if existing.is_dir() else "not a folder"
-        raise ConfigurationError(f"{parameter}: {str(given)!r} cannot be written, because {existing} is {problem}.")
+        raise ConfigurationError(f"{parameter}: {str(target)!r} cannot be written, because {existing} is {problem}.")
 
 
 def _check_outside(tables: ObjectStoragePath, history: ObjectStoragePath) -> None:
