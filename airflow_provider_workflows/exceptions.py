@@ -81,7 +81,7 @@ class DryRun(Exception):
         query: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ):
-        more = {name: dict(given) for name, given in (("query", query), ("headers", headers)) if given}
+        more = {name: dict(values) for name, values in (("query", query), ("headers", headers)) if values}
         # What would have been sent, as a task's result and its log show it.
         self.call: dict[str, Any] = {"method": method, "path": path, "body": body, **more}
         super().__init__(

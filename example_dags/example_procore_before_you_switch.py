@@ -41,7 +41,7 @@ def example_procore_before_you_switch():
     @task
     def collect_ids(params: dict) -> list[str]:
         """Return the ids of ended instances: those given, and those in earlier exports."""
-        found = [str(given) for given in params["instance_ids"]]
+        found = [str(instance_id) for instance_id in params["instance_ids"]]
         if params["earlier_exports"]:
             for table in sorted(ObjectStoragePath(params["earlier_exports"]).glob("*/legacy/instances.jsonl")):
                 found += [json.loads(line)["instance_id"] for line in table.read_text().splitlines()]

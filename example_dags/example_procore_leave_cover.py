@@ -71,7 +71,7 @@ def example_procore_leave_cover():
             own = [
                 {"id": request["id"], "status": str(request["status"]).casefold()}
                 for request in requests
-                if all(shown in (None, given) for shown, given in zip(who_and_when(request), expected, strict=True))
+                if all(shown in (None, value) for shown, value in zip(who_and_when(request), expected, strict=True))
             ]
             found.append({**leave, "requests": own})
         return found

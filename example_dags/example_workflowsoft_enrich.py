@@ -75,8 +75,8 @@ def example_workflowsoft_enrich():
     @task(trigger_rule="none_failed")
     def choose_instances(received: list[dict] | None, params: dict) -> list:
         """Return the given id, or the received rows, if any."""
-        given = params["integration_instance_id"]
-        return [given] if given else received or []
+        instance_id = params["integration_instance_id"]
+        return [instance_id] if instance_id else received or []
 
     # [START howto_decorator_workflowsoft_integration]
     @task.workflowsoft_integration(

@@ -54,8 +54,8 @@ def asset_options(*, group: Any, extra: Any, access_control: Any) -> dict[str, A
         raise ConfigurationError(f"group must be text, the name of a group of assets; got {group!r}.")
     if extra is not None and not isinstance(extra, Mapping):
         raise ConfigurationError(f"extra must be a dict that can be stored as JSON; got {type(extra).__name__}.")
-    given = {"group": group, "extra": None if extra is None else dict(extra)}
-    return {name: value for name, value in given.items() if value is not None} | asset_access(access_control)
+    options = {"group": group, "extra": None if extra is None else dict(extra)}
+    return {name: value for name, value in options.items() if value is not None} | asset_access(access_control)
 
 
 def watched_asset(name: str, scheme: str, conn_id: str, trigger: BaseEventTrigger, event: str, **options: Any) -> Asset:

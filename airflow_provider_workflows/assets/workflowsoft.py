@@ -76,7 +76,7 @@ def workflowsoft_asset(
 
 
 def _check_step(**names: str | int | None) -> None:
-    given = [name for name, value in names.items() if value is not None]
-    if given not in (["diagram", "step"], ["step_id"]):
-        what = " and ".join(given) or "nothing"
+    present = [name for name, value in names.items() if value is not None]
+    if present not in (["diagram", "step"], ["step_id"]):
+        what = " and ".join(present) or "nothing"
         raise ConfigurationError(f"Give both diagram and step, or step_id alone; got {what}.")

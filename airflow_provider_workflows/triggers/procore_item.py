@@ -107,7 +107,7 @@ class ProcoreItemWaitTrigger(ProcoreWaitTrigger):
         self._current: ToolPart | None = None  # the part that shows what the item waits for
         self._unclear: Rejections | None = None  # evaluations that failed in the triggerer
         self._in_outage: set[ToolPart] = set()
-        given: dict[str, Any] = {
+        shared: dict[str, Any] = {
             "procore_conn_id": self.procore_conn_id,
             "company_id": self.company_id,
             "project_id": project_id,
@@ -116,10 +116,10 @@ class ProcoreItemWaitTrigger(ProcoreWaitTrigger):
         }
         known = seen or {}
         self.v2 = V2Part(
-            **given, instance_id=None, tool_type=tool_type, tool_subtype=tool_subtype, item_id=item_id, until=until
+            **shared, instance_id=None, tool_type=tool_type, tool_subtype=tool_subtype, item_id=item_id, until=until
         )
         self.legacy = LegacyPart(
-            **given,
+            **shared,
             instance_id=known.get("instance_id") or legacy_instance_id,
             mark=known.get("mark"),
             idle=known.get("idle"),
