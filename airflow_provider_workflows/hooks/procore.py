@@ -627,7 +627,7 @@ class ProcoreHook(ProcoreConnectionHook):
         Start the workflows of several items in an asynchronous operation; never sent twice.
 
         :param items: ``{item_id, preset_id}`` for each item; without ``preset_id``, the default preset.
-        :param idempotency_token: Token that is equal for the same order.
+        :param idempotency_token: Token that is equal for the same request.
         :return: ``{operation_id, operation_type}``; see :meth:`get_async_operation`.
         :raises OutcomeUnknown: the response was lost.
         """

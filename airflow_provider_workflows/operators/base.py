@@ -329,7 +329,7 @@ class Progress:
     """
     Log the progress of long work, at most every ten seconds; shorter work logs nothing.
 
-    :param what: What is counted, for the log, such as ``items ordered``.
+    :param what: What is counted, for the log, such as ``items requested``.
     :param total: How many there are in all, or None if that is unknown.
     """
 

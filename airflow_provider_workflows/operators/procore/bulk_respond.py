@@ -20,8 +20,8 @@ from airflow_provider_workflows.files.object_storage import storage_path
 from airflow_provider_workflows.files.table_writer import replace_files
 from airflow_provider_workflows.operators.base import Progress, WritingOperator
 from airflow_provider_workflows.operators.procore.base import ACCEPTED, DONE, NOT_ACCEPTED, ProcoreWideOperator
+from airflow_provider_workflows.operators.procore.bulk_instances import CONCERNS_ALL, BulkInstanceReader, Place
 from airflow_provider_workflows.operators.procore.bulk_journal import ResponseJournal
-from airflow_provider_workflows.operators.procore.bulk_positions import CONCERNS_ALL, BulkPositions, Place
 from airflow_provider_workflows.operators.procore.bulk_row import REPORTED, RowPin, RowResponder, RowSkipped
 from airflow_provider_workflows.operators.procore.step_response import View
 from airflow_provider_workflows.operators.unknown_outcome import describe, poll_until
@@ -208,8 +208,8 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
     def _planned(self, requested: Sequence[RequestedResponse]) -> dict[str, Any]:
         """Read where all instances stand, and decide what to send."""
         places = [self._place(row) for row in requested]
-        positions = BulkPositions(self.hook, self.log)
-        waiting = positions.waiting(places)
+        reader = BulkInstanceReader(self.hook, self.log)
+        waiting = reader.waiting(places)
         rows, options = [], []
         progress = Progress("rows planned", len(requested))
         for request, place in progress.of(zip(requested, places, strict=True)):
@@ -217,8 +217,8 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
             rows.append(row)
             error: WorkflowsError | None = None
             try:
-                view = self._view(row, waiting.get(place.row), positions)
-                available = self._decide(row, request, view, positions)
+                view = self._view(row, waiting.get(place.row), reader)
+                available = self._decide(row, request, view, reader)
             except WorkflowsError as unreadable:
                 row.update(skipped=bulk_rules.UNREADABLE, reason=describe(unreadable))
                 error = unreadable
@@ -226,7 +226,7 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
                 if available is not None:
                     options += [] if available in options else [available]
                     row.update(action=bulk_rules.SEND, options=options.index(available))
-            positions.check_server(error)
+            reader.check_server(error)
         bulk_rules.mark_duplicates(rows)
         self._fresh = {row["row"] for row in rows}
         return self._plan_of(rows, options)
@@ -276,7 +276,7 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
             occurrence_id=row.step_occurrence_id,
         )
 
-    def _view(self, row: dict[str, Any], waiting: dict[str, Any] | None, positions: BulkPositions) -> View:
+    def _view(self, row: dict[str, Any], waiting: dict[str, Any] | None, reader: BulkInstanceReader) -> View:
         """Return where the instance of a row stands; read it alone if the bulk history did not show that it waits."""
         user_id, requested = self.hook.user_id, row["step_occurrence_id"]
         if waiting is not None:
@@ -288,10 +288,10 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
                 row["tool_type"], row["item_id"], row["project_id"], tool_subtype=row["tool_subtype"]
             )
             row["instance_id"] = rules.newest_instance(instances)
-        return RowResponder(self, row, positions.show).view(row["instance_id"], requested)
+        return RowResponder(self, row, reader.show).view(row["instance_id"], requested)
 
     def _decide(
-        self, row: dict[str, Any], request: RequestedResponse, view: View, positions: BulkPositions
+        self, row: dict[str, Any], request: RequestedResponse, view: View, reader: BulkInstanceReader
     ) -> list[dict[str, Any]] | None:
         """Complete a row; return the options of its step if its response is to be sent, else None."""
         step = view.step
@@ -301,7 +301,7 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
             step=None if step is None else step.get("name"),
             step_occurrence_id=view.occurrence_id,
         )
-        responder = RowResponder(self, row, positions.show)
+        responder = RowResponder(self, row, reader.show)
         if (problem := responder.problem_of(view, request.step)) is not None:
             row.update(skipped=problem[0], reason=problem[1])
             return None
@@ -343,7 +343,7 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
     def _still_waiting(self, rows: Sequence[dict[str, Any]], journal: ResponseJournal) -> dict[int, dict[str, Any]]:
         """Read again where the instances stand that this try has not seen; the plan may be days old."""
         unseen = [row for row in rows if row["row"] not in self._fresh and journal.outcome(row["row"]) in UNSENT]
-        return BulkPositions(self.hook, self.log).waiting([_place_of(row) for row in unseen])
+        return BulkInstanceReader(self.hook, self.log).waiting([_place_of(row) for row in unseen])
 
     def _send(
         self,
@@ -421,16 +421,16 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
     def _verify(self, rows: Sequence[dict[str, Any]], chosen: Mapping[int, dict[str, Any]]) -> None:
         """Poll until the record shows the responses that Procore has accepted, many in one request."""
         left = {row["row"]: row for row in rows}
-        positions = BulkPositions(self.hook, self.log)
+        reader = BulkInstanceReader(self.hook, self.log)
 
         def read() -> bool:
             occurrences = {number: str(row["step_occurrence_id"]) for number, row in left.items()}
-            found = positions.recorded([_place_of(row) for row in left.values()], occurrences)
+            found = reader.recorded([_place_of(row) for row in left.values()], occurrences)
             for number, row in list(left.items()):
                 responder = RowResponder(self, row)
                 recorded = found.get(number)
-                if recorded is None and positions.is_bulk_missing:
-                    recorded = positions.read(partial(responder.view, row["instance_id"], occurrences[number])).recorded
+                if recorded is None and reader.is_bulk_missing:
+                    recorded = reader.read(partial(responder.view, row["instance_id"], occurrences[number])).recorded
                 if recorded is not None:
                     self._complete(left.pop(number), partial(responder.is_requested, recorded, chosen[number]))
             return not left

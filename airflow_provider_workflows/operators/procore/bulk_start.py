@@ -45,9 +45,9 @@ if TYPE_CHECKING:
 
 ON_FAILED_ITEMS = ("fail", "return")
 FEW = 20  # items that are read or logged one by one
-TOO_MANY = (400, 413, 422)  # possible statuses of an order with too many items
-CONFLICTS = (409, 422)  # possible statuses of an order that repeats an earlier one
-DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between two reads after an order whose outcome is unknown
+TOO_MANY = (400, 413, 422)  # possible statuses of a start request with too many items
+CONFLICTS = (409, 422)  # possible statuses of a start request that repeats an earlier one
+DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between two reads after a start request whose outcome is unknown
 CLOCK_TOLERANCE = timedelta(seconds=5)  # the server's times are in whole seconds
 
 
@@ -56,9 +56,9 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
     Start the workflows of many items, each once, and wait until Procore has started them.
 
     Procore rejects an item that has an active instance; the operator counts such an item as done. A retry or a second
-    run therefore starts only items without an active instance. The operator persists each order in Airflow's task
-    state store (3.3+) before it sends it. If the response to an order was lost, it searches for the instances that
-    were started since, and orders again only the items that have none.
+    run therefore starts only items without an active instance. The operator persists each start request in Airflow's
+    task state store (3.3+) before it sends it. If the response to a request was lost, it searches for the instances
+    that were started since, and starts again only the items that have none.
 
     Returns ``{completed: [{item_id, instance_id}], already_active: [{item_id, instance_id}],
     failed: [{item_id, message}], operation_ids}``.
@@ -69,8 +69,8 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
     :param items: Item ids, or ``{item_id, preset_id}`` for each (templated).
     :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
     :param preset_id: Preset for the items that name none; default: the tool's default preset (templated).
-    :param chunk_size: Items in one order; default 50. Procore does not document a maximum; when it rejects an order for
-        its size, the operator halves the size of the following orders.
+    :param chunk_size: Items in one start request; default 50. Procore does not document a maximum; when it rejects a
+        request for its size, the operator halves the size of the following requests.
     :param on_active_instance: Whether an item that already has an active instance counts as done (``adopt``, default)
         or failed (``fail``).
     :param on_failed_items: ``fail`` (default): the task fails if an item failed, and a retry tries the failed items
@@ -82,7 +82,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
     :raises ConfigurationError: no items, an item twice, or an unknown tool.
     :raises WorkflowsError: some items were not started; a retry tries these again.
-    :raises OutcomeUnknown: Procore may have accepted an order, and no instance shows it; never retried.
+    :raises OutcomeUnknown: Procore may have accepted a start request, and no instance shows it; never retried.
     """
 
     operator_extra_links = (ApprovalsLink(),)  # a link to an item has room for one only
@@ -124,10 +124,10 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         if journal["over"]:
             self.log.info("An earlier try of this task has started the items; nothing is sent.")
             return self._result(journal)
-        self.hook.check_tool(self.tool_type)  # Procore accepts an order for an unknown tool, and fails each item
+        self.hook.check_tool(self.tool_type)  # Procore accepts a start request for an unknown tool, and fails each item
         _ = self.hook.user_id  # for the log, and to recognize the instances that this user starts
         self._persist(journal)  # a retry must use the same idempotency tokens
-        self._order_all(self._left_to_order(items, journal), journal)
+        self._start_all(self._chunks_to_start(items, journal), journal)
         if self.has_unsent_calls:
             return self._result(journal)
         operation_ids = self._running(journal)
@@ -159,7 +159,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         self._persist(
             journal,
             attempt=journal["attempt"] + 1,
-            orders={},
+            requests={},
             rejected=[],
             past=[*journal["past"], *ids],
             failed=failed,
@@ -221,19 +221,19 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
 
     def _journal(self, context: Context) -> dict[str, Any]:
         """
-        Return the journal of orders.
+        Return the journal of start requests.
 
-        ``run`` distinguishes the orders of this task from those of other runs, whose instances may have ended since.
-        ``attempt`` counts the attempts; one ends when its operations have ended. ``orders`` are the orders of this
-        attempt by token: ``{items, since, operation_id}``, the last None while the outcome is unknown. ``unresolved``
-        are the items of such orders, each with the time since when it may have been started. ``rejected`` are the
-        orders that Procore rejected: ``{item_ids, reason}``. ``past`` are the operations of earlier attempts. ``found``
-        are the instances that an order with a lost response has started. ``active`` and ``failed`` are items, as in
-        the result; ``over`` is True when nothing is left to do.
+        ``run`` distinguishes the requests of this task from those of other runs, whose instances may have ended since.
+        ``attempt`` counts the attempts; one ends when its operations have ended. ``requests`` are the start requests of
+        this attempt by token: ``{items, since, operation_id}``, the last None while the outcome is unknown.
+        ``unresolved`` are the items of such requests, each with the time since when it may have been started.
+        ``rejected`` are the requests that Procore rejected: ``{item_ids, reason}``. ``past`` are the operations of
+        earlier attempts. ``found`` are the instances that a request with a lost response has started. ``active`` and
+        ``failed`` are items, as in the result; ``over`` is True when nothing is left to do.
         """
         self._pin = Pin(task_state_store(context), "bulk_start", None)
-        started: dict[str, Any] = {"run": uuid4().hex, "attempt": 0, "orders": {}, "unresolved": {}, "rejected": []}
-        started |= {"past": [], "found": [], "active": [], "failed": [], "over": False}
+        started: dict[str, Any] = {"run": uuid4().hex, "attempt": 0, "requests": {}, "unresolved": {}}
+        started |= {"rejected": [], "past": [], "found": [], "active": [], "failed": [], "over": False}
         return self._pin.value or started
 
     def _persist(self, journal: dict[str, Any], **changes: Any) -> None:
@@ -249,37 +249,39 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
 
     @staticmethod
     def _running(journal: Mapping[str, Any]) -> list[str]:
-        return [order["operation_id"] for order in journal["orders"].values() if order["operation_id"] is not None]
+        requests = journal["requests"].values()
+        return [request["operation_id"] for request in requests if request["operation_id"] is not None]
 
     def _done(self, journal: Mapping[str, Any]) -> set[Any]:
         rows = [*self._completed(journal["past"]), *journal["found"], *journal["active"]]
         return {row["item_id"] for row in rows}
 
-    # --- ordering ---
+    # --- start requests ---
 
-    def _left_to_order(self, items: list[dict[str, str]], journal: dict[str, Any]) -> list[list[dict[str, str]]]:
-        """Return the items to order, in chunks; first the items of orders with an unknown outcome."""
+    def _chunks_to_start(self, items: list[dict[str, str]], journal: dict[str, Any]) -> list[list[dict[str, str]]]:
+        """Return the items to start, in chunks; first the items of requests with an unknown outcome."""
         lost = self._set_aside(journal)
         self._find_unresolved(list(journal["unresolved"]), journal)
         done = self._done(journal)
         again = [[item for item in chunk if item["item_id"] not in done] for chunk in lost]
-        ordered = [item for order in journal["orders"].values() for item in order["items"]]
-        elsewhere = done | {item["item_id"] for chunk in [ordered, *lost] for item in chunk}
+        requested = [item for request in journal["requests"].values() for item in request["items"]]
+        elsewhere = done | {item["item_id"] for chunk in [requested, *lost] for item in chunk}
         left = [item for item in items if item["item_id"] not in elsewhere]
         return [*filter(None, again), *_chunks(left, self.chunk_size)]
 
     def _set_aside(self, journal: dict[str, Any]) -> list[list[dict[str, str]]]:
-        """Mark the items of orders with an unknown outcome as unresolved, and return them, order by order."""
-        lost = [order for order in journal["orders"].values() if order["operation_id"] is None]
-        unresolved = {item["item_id"]: order["since"] for order in lost for item in order["items"]}
-        known = {token: order for token, order in journal["orders"].items() if order["operation_id"] is not None}
+        """Mark the items of requests with an unknown outcome as unresolved, and return them, request by request."""
+        requests = journal["requests"]
+        lost = [request for request in requests.values() if request["operation_id"] is None]
+        unresolved = {item["item_id"]: request["since"] for request in lost for item in request["items"]}
+        known = {token: request for token, request in requests.items() if request["operation_id"] is not None}
         if lost:
-            self._persist(journal, orders=known, unresolved={**unresolved, **journal["unresolved"]})
-        return [order["items"] for order in lost]
+            self._persist(journal, requests=known, unresolved={**unresolved, **journal["unresolved"]})
+        return [request["items"] for request in lost]
 
-    def _order_all(self, chunks: Sequence[list[dict[str, str]]], journal: dict[str, Any]) -> None:
+    def _start_all(self, chunks: Sequence[list[dict[str, str]]], journal: dict[str, Any]) -> None:
         left = deque(chunks)
-        progress = Progress("items ordered", sum(map(len, chunks)))
+        progress = Progress("items requested", sum(map(len, chunks)))
         size, accepted, halves = self.chunk_size, 0, True
         while left:
             chunk = left.popleft()
@@ -288,42 +290,42 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
                 continue
             try:
                 with self.continuing_dry_run():
-                    self._order(chunk, journal)
+                    self._start(chunk, journal)
             except (InvalidRequest, NotFound, PermissionDenied) as rejection:
                 may_be_size = rejection.status_code in TOO_MANY
                 if may_be_size and halves and len(chunk) > 1:
                     size = len(chunk) // 2
-                    self.log.info("%s Ordering %d items at a time from now on.", rejection, size)
+                    self.log.info("%s Starting %d items at a time from now on.", rejection, size)
                     left.appendleft(chunk)
                     continue
                 if may_be_size and len(chunk) == 1:  # the size was not the cause
                     size, halves = accepted or self.chunk_size, accepted > 0
-                self.log.warning("Procore rejected the order of items %s: %s", _named(chunk), rejection)
+                self.log.warning("Procore rejected the start of items %s: %s", _named(chunk), rejection)
                 reason = {"item_ids": [item["item_id"] for item in chunk], "reason": str(rejection)}
                 self._persist(journal, rejected=[*journal["rejected"], reason])
             else:
                 accepted = max(accepted, len(chunk))
             progress.count(len(chunk))
 
-    def _order(self, chunk: list[dict[str, str]], journal: dict[str, Any]) -> None:
+    def _start(self, chunk: list[dict[str, str]], journal: dict[str, Any]) -> None:
         """
-        Order the items of a chunk, once; after a lost response again, only the items without a new instance.
+        Send a start request for a chunk, once; after a lost response again, only for the items without a new instance.
 
-        :raises ApiError: Procore rejected the order and started nothing.
-        :raises OutcomeUnknown: Procore may have accepted the order, and no instance shows it.
+        :raises ApiError: Procore rejected the request and started nothing.
+        :raises OutcomeUnknown: Procore may have accepted the request, and no instance shows it.
         """
         for is_last in (False, True):
             token = self._token(chunk, journal)
             since = time_text(self.hook.client.server_time() - CLOCK_TOLERANCE)
-            order = {"items": chunk, "since": since, "operation_id": None}
-            self._persist(journal, orders={**journal["orders"], token: order})
+            request = {"items": chunk, "since": since, "operation_id": None}
+            self._persist(journal, requests={**journal["requests"], token: request})
             try:
                 operation_id = self._send(chunk, token)
             except NOTHING_DONE as rejection:
-                self._persist(journal, orders={name: o for name, o in journal["orders"].items() if name != token})
+                self._persist(journal, requests={name: r for name, r in journal["requests"].items() if name != token})
                 is_unresolved = any(item["item_id"] in journal["unresolved"] for item in chunk)
                 if isinstance(rejection, ApiError) and is_unresolved and rejection.status_code in CONFLICTS:
-                    self._resolve(chunk, journal, rejection)  # perhaps this order conflicts with the first one
+                    self._resolve(chunk, journal, rejection)  # perhaps this request conflicts with the first one
                     return
                 raise
             except UnexpectedResponse as malformed:
@@ -332,19 +334,19 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
                 return
             except (OutcomeUnknown, ServerError) as lost:
                 self._set_aside(journal)
-                self.log.warning("%s Searching for the instances that the order may have started.", describe(lost))
+                self.log.warning("%s Searching for the instances that the request may have started.", describe(lost))
                 chunk = self._missing(chunk, journal)
                 if not chunk:
                     return
                 if is_last or isinstance(lost, ServerError):
                     raise
                 # If Procore has started an item after all, it rejects another start while the instance is active.
-                self.log.warning("Items %s show no new instance; ordering them once more.", _named(chunk))
+                self.log.warning("Items %s show no new instance; starting them once more.", _named(chunk))
             else:
-                order = {**order, "operation_id": operation_id}
-                self._persist(journal, orders={**journal["orders"], token: order})
+                request = {**request, "operation_id": operation_id}
+                self._persist(journal, requests={**journal["requests"], token: request})
                 self.log.info(
-                    "Ordered the start of items %s of tool %s as user %s: operation %s.",
+                    "Requested the start of items %s of tool %s as user %s: operation %s.",
                     *(_named(chunk), self.tool_type, self.hook.user_id, operation_id),
                 )
                 return
@@ -362,12 +364,12 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
             project_id=self.level,
         )
         if not is_id(operation.get("operation_id")):
-            raise UnexpectedResponse("Procore accepted the order without returning the id of an operation")
+            raise UnexpectedResponse("Procore accepted the start request without returning the id of an operation")
         return str(str_id(operation["operation_id"]))
 
     def _resolve(self, chunk: list[dict[str, str]], journal: dict[str, Any], fault: ApiError) -> None:
-        """Poll until every item of an order has an instance, without sending the order again."""
-        self.log.warning("%s Searching for the instances that the order may have started.", describe(fault))
+        """Poll until every item of a start request has an instance, without sending the request again."""
+        self.log.warning("%s Searching for the instances that the request may have started.", describe(fault))
         for delay in (0.0, *DELAYS):
             time.sleep(delay)
             chunk = self._missing(chunk, journal)
@@ -401,8 +403,8 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
                 return
 
     def _find_instances(self, item_ids: Sequence[str], journal: dict[str, Any]) -> None:
-        """Record the instances of items that are neither done nor ordered: started by this task, or adopted."""
-        running = {item["item_id"] for order in journal["orders"].values() for item in order["items"]}
+        """Record the instances of items that are neither done nor requested: started by this task, or adopted."""
+        running = {item["item_id"] for request in journal["requests"].values() for item in request["items"]}
         since = journal["unresolved"]
         done = self._done(journal) | running
         adopts = self.on_active_instance == "adopt"
@@ -428,7 +430,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         """
         Return the instance of an item to record, and its kind: ``found`` if this task started it, else ``active``.
 
-        :param since: When an order with an unknown outcome was sent, or None if there is none.
+        :param since: When a start request with an unknown outcome was sent, or None if there is none.
         """
         new = [row for row in rows if since is not None and _is_new(row, since)]
         for row in new:
@@ -481,7 +483,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
 
     def _evaluate_failed(self, failed: list[dict[str, Any]], journal: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the failed items that have no instance."""
-        journal["orders"] = {}  # their operations have ended
+        journal["requests"] = {}  # their operations have ended
         self._find_instances([item["item_id"] for item in failed], journal)
         done = self._done(journal)
         return [item for item in failed if item["item_id"] not in done]

@@ -47,11 +47,11 @@ def every_step_takes(monkeypatch, caplog):
 def test_progress_is_logged_every_ten_seconds(every_step_takes):
     reported = every_step_takes(3)
 
-    assert list(base.Progress("items ordered", 10).of(range(10))) == list(range(10))
+    assert list(base.Progress("items requested", 10).of(range(10))) == list(range(10))
 
     assert reported() == [
-        "4 of 10 items ordered, 6 left, after 12 s.",
-        "8 of 10 items ordered, 2 left, after 24 s.",
+        "4 of 10 items requested, 6 left, after 12 s.",
+        "8 of 10 items requested, 2 left, after 24 s.",
     ]
 
 
@@ -91,7 +91,7 @@ def export_legacy(folder):
 
 
 WORK = [
-    (start_many, ["2 of 3 items ordered, 1 left", "3 of 3 items ordered, 0 left"]),
+    (start_many, ["2 of 3 items requested, 1 left", "3 of 3 items ordered, 0 left"]),
     (plan_presets, ["1 of 1 presets planned, 0 left"]),
     (export, ["1 instances listed", "1 of 1 items exported, 0 left"]),
     (export_one, ["1 of 1 items listed, 0 left", "1 of 1 items exported, 0 left"]),

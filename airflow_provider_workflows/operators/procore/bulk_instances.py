@@ -70,7 +70,7 @@ class Place:
         self.instance_id = self.instance_id or str_id(row.get("id"))
 
 
-class BulkPositions:
+class BulkInstanceReader:
     """
     Read where many instances stand for the connection's user.
 
