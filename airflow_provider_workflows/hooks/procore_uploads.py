@@ -95,14 +95,14 @@ class Uploads:
         :raises ServerError: the file did not become available in time, or the storage rejects it.
         """
         size = sum(segment["size"] for segment in segments)
-        order = {
+        request = {
             "file_name": name,
             "file_size": size,
             "content_type": content_type,
             **({} if sha256 is None else {"sha256": sha256}),
             "segments": [dict(segment) for segment in segments],
         }
-        upload_id = _with_new_url(lambda contents: self._store(order, contents), parts)
+        upload_id = _with_new_url(lambda contents: self._store(request, contents), parts)
         if upload_id is None:
             return _with_new_url(lambda contents: self._store_older(name, content_type, size, contents), parts)
         if on_stored is not None:
@@ -121,17 +121,17 @@ class Uploads:
 
     # --- the unified uploads ---
 
-    def _store(self, order: Mapping[str, Any], parts: Iterable[bytes]) -> str | None:
+    def _store(self, request: Mapping[str, Any], parts: Iterable[bytes]) -> str | None:
         """Send the parts of a file and complete the upload; return its id, or None without unified uploads."""
         try:
-            upload = self._send("POST", self._unified, order).get("data")
+            upload = self._send("POST", self._unified, request).get("data")
         except (NotFound, InvalidRequest) as absent:
             if absent.status_code not in (404, 405):
                 raise
             return None
         upload = upload if isinstance(upload, Mapping) else {}
         upload_id, targets = _id(upload, "upload_id"), upload.get("segments")
-        if not isinstance(targets, list) or len(targets) != len(order["segments"]) or not upload_id:
+        if not isinstance(targets, list) or len(targets) != len(request["segments"]) or not upload_id:
             raise UnexpectedResponse(
                 "The response has no 'upload_id', or not exactly one segment for each part", path=self._unified
             )
@@ -139,10 +139,10 @@ class Uploads:
         etags: list[str] = []
         for part in parts:
             if len(etags) == len(targets):
-                raise _changed(order)
+                raise _changed(request)
             etags.append(self._put_part(where, targets, len(etags), part))
         if len(etags) < len(targets):
-            raise _changed(order)
+            raise _changed(request)
         self._complete(where, etags)
         return upload_id
 
@@ -328,8 +328,8 @@ def _until(read: Callable[[], Read], is_enough: Callable[[Read], bool]) -> Read:
     return reading(read)
 
 
-def _changed(order: Mapping[str, Any]) -> ConfigurationError:
-    return ConfigurationError(f"File {order['file_name']!r} changed during the upload. Upload it again.")
+def _changed(request: Mapping[str, Any]) -> ConfigurationError:
+    return ConfigurationError(f"File {request['file_name']!r} changed during the upload. Upload it again.")
 
 
 def _not_shown(where: str) -> UploadFailed:
