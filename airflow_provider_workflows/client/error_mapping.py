@@ -204,7 +204,7 @@ def request_id(headers: Mapping[str, str], scrub: Callable[[str], str]) -> str |
 
 def _error_text(body: bytes) -> tuple[str, dict[str, list[str]]]:
     """Return the server's message, and its messages by field, from every known error format."""
-    text = beginning(body).strip()
+    text = truncated(body).strip()
     html = html_text(text)
     if html is not None:
         return html, {}
@@ -217,12 +217,13 @@ def _error_text(body: bytes) -> tuple[str, dict[str, list[str]]]:
 
 def _is_json_object(body: bytes) -> bool:
     try:
-        return isinstance(simplejson.loads(beginning(body)), dict)
+        return isinstance(simplejson.loads(truncated(body)), dict)
     except (ValueError, RecursionError):
         return False
 
 
-def beginning(body: bytes) -> str:
+def truncated(body: bytes) -> str:
+    """Return the part of a body that is searched for an error message, as text."""
     return body[:MAX_ERROR_BYTES].decode("utf-8-sig", "replace")
 
 

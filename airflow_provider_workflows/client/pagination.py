@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 import requests.utils
 import simplejson
 
+from airflow_provider_workflows.client.rate_limit_headers import whole_number
 from airflow_provider_workflows.exceptions import IncompleteList, InvalidRequest, UnexpectedResponse
 
 if TYPE_CHECKING:
@@ -244,12 +245,12 @@ class Paginator:
     @property
     def _page(self) -> int:
         """The number of the page that was read last."""
-        return _whole(str((self._place or {}).get("page", ""))) or self._turned + 1
+        return whole_number(str((self._place or {}).get("page", ""))) or self._turned + 1
 
     @property
     def _is_full(self) -> bool:
         """Whether the page has the maximum number of rows, which may be smaller than the requested number."""
-        size = None if self._response is None else _whole(self._response.headers.get("Per-Page", ""))
+        size = None if self._response is None else whole_number(self._response.headers.get("Per-Page", ""))
         return self._number >= (self._per_page if size is None else size)
 
     def _fault(self, problem: str) -> UnexpectedResponse:
@@ -313,8 +314,8 @@ class Signs:
                 self.more = bool(self.more) or is_more
                 self.is_last = self.is_last or not is_more
         elif PAGES.fullmatch(plain):
-            self.pages = max(self.pages, _whole(str(value)) or 0)
-        elif TOTAL.fullmatch(plain) and (total := _whole(str(value))) is not None:
+            self.pages = max(self.pages, whole_number(str(value)) or 0)
+        elif TOTAL.fullmatch(plain) and (total := whole_number(str(value))) is not None:
             self.total = max(self.total or 0, total)
 
     def _record_next(self, name: str, plain: str, value: Any) -> None:
@@ -326,7 +327,7 @@ class Signs:
             self.is_last = True
         elif not _is_text(value) or NOT_SENDABLE.fullmatch(plain):
             self.unknown.append(name)
-        elif PAGE_NUMBER.fullmatch(plain) and (page := _whole(str(value))) is not None:
+        elif PAGE_NUMBER.fullmatch(plain) and (page := whole_number(str(value))) is not None:
             self.places.append({"page": page})
         else:
             self.places.append(self._place_of(str(value)))
@@ -416,11 +417,6 @@ def _key(place: Place) -> str:
 
 def _is_text(value: Any) -> bool:
     return type(value) in (str, int) and value != ""
-
-
-def _whole(text: str) -> int | None:
-    """Return a whole number, or None for any other text and for more digits than a counter has."""
-    return int(text) if text.isdecimal() and len(text) < 20 else None
 
 
 def _json_or_none(text: str) -> Any:

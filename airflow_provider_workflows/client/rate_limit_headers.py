@@ -36,7 +36,7 @@ class RateLimit:
         :param now: Unix time by this machine's clock.
         """
         values = [headers.get(f"X-Rate-Limit-{name}", "") for name in ("Limit", "Remaining", "Reset")]
-        limit, remaining, reset_at = (_whole(value) for value in values)
+        limit, remaining, reset_at = (whole_number(value) for value in values)
         if limit is remaining is reset_at is None:
             return None
         served_at = parse_http_time(headers.get("Date", ""))
@@ -44,7 +44,7 @@ class RateLimit:
         return cls(limit, remaining, reset_at, reset_in)
 
 
-def _whole(text: str) -> int | None:
+def whole_number(text: str) -> int | None:
     """Return a whole number, or None for any other text and for more digits than a counter or a clock has."""
     return int(text) if text.isdecimal() and len(text) < 20 else None
 

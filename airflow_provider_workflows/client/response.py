@@ -10,7 +10,7 @@ from typing import Any
 
 import simplejson
 
-from airflow_provider_workflows.client.error_mapping import beginning, html_text, request_id
+from airflow_provider_workflows.client.error_mapping import html_text, request_id, truncated
 from airflow_provider_workflows.exceptions import (
     ApiError,
     UnexpectedResponse,
@@ -87,7 +87,7 @@ class ApiResponse:
             path=self.path,
             status_code=self.status,
             request_id=request_id(self.headers, self.scrub),
-            server_message=self.scrub(html_text(beginning(self.body)) or ""),
+            server_message=self.scrub(html_text(truncated(self.body)) or ""),
         )
 
 
