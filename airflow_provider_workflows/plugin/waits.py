@@ -364,8 +364,8 @@ SORT_KEYS: Mapping[str, Callable[[WaitRow], Any]] = {
 def sort_rows(rows: Iterable[WaitRow], sort: str, *, descending: bool) -> list[WaitRow]:
     """Sort rows; those without the value come last either way."""
     keyed = [(SORT_KEYS[sort](row), row.key, row) for row in rows]
-    known = sorted((one for one in keyed if one[0] is not None), key=itemgetter(0, 1), reverse=descending)
-    unknown = sorted((one for one in keyed if one[0] is None), key=itemgetter(1))
+    known = sorted((entry for entry in keyed if entry[0] is not None), key=itemgetter(0, 1), reverse=descending)
+    unknown = sorted((entry for entry in keyed if entry[0] is None), key=itemgetter(1))
     return [row for _, _, row in (*known, *unknown)]
 
 

@@ -132,51 +132,51 @@ function replace(old, fresh) {
   if (active) ((active.dataset.key && same(active, "data-key")) || fresh).focus();
 }
 
-function card(one) {
+function card(instance) {
   return make(
     "li",
-    { class: "card", tabindex: "-1", "data-tone": one.tone },
+    { class: "card", tabindex: "-1", "data-tone": instance.tone },
     make(
       "div",
       {},
-      make("h3", {}, one.title),
-      make("p", { class: "ids" }, `${one.id} · ${one.where === "process" ? "process" : "item"} ${one.item}`),
+      make("h3", {}, instance.title),
+      make("p", { class: "ids" }, `${instance.id} · ${instance.where === "process" ? "process" : "item"} ${instance.item}`),
     ),
     make(
       "div",
       {},
-      make("p", { class: "step" }, one.step),
-      make("p", { class: "pending" }, make("span", { class: "badge" }, one.state), pendingWith(one)),
-      one.note ? make("p", { class: "pending" }, one.note) : null,
+      make("p", { class: "step" }, instance.step),
+      make("p", { class: "pending" }, make("span", { class: "badge" }, instance.state), pendingWith(instance)),
+      instance.note ? make("p", { class: "pending" }, instance.note) : null,
     ),
-    make("div", { class: "actions" }, ...groups(one)),
-    one.fields.length ? fields(one) : null,
-    one.history.length ? history(one) : null,
+    make("div", { class: "actions" }, ...groups(instance)),
+    instance.fields.length ? fields(instance) : null,
+    instance.history.length ? history(instance) : null,
   );
 }
 
-function pendingWith(one) {
-  return one.pending_with.length ? ` pending with ${one.pending_with.join(", ")}` : "";
+function pendingWith(instance) {
+  return instance.pending_with.length ? ` pending with ${instance.pending_with.join(", ")}` : "";
 }
 
-function groups(one) {
-  const users = [...new Set(one.actions.map((action) => action.by))];
+function groups(instance) {
+  const users = [...new Set(instance.actions.map((action) => action.by))];
   return users.map((by) =>
     make(
       "div",
       { role: "group", class: by ? "" : "quiet", "aria-label": by ? `As ${by}` : "Whole workflow" },
       by ? make("span", { "aria-hidden": "true" }, `as ${by}`) : null,
-      ...one.actions.filter((action) => action.by === by).map((action) => button(one, action)),
+      ...instance.actions.filter((action) => action.by === by).map((action) => button(instance, action)),
     ),
   );
 }
 
-function button(one, action) {
+function button(instance, action) {
   return make(
     "button",
     {
       type: "button",
-      "aria-label": `${action.label} ${one.id}${action.by ? ` as ${action.by}` : ""}`,
+      "aria-label": `${action.label} ${instance.id}${action.by ? ` as ${action.by}` : ""}`,
       "data-key": `${action.label} ${action.by}`,
       "data-path": action.path,
       "data-body": JSON.stringify(action.body),
@@ -185,8 +185,8 @@ function button(one, action) {
   );
 }
 
-function history(one) {
-  const rows = one.history.map((event) =>
+function history(instance) {
+  const rows = instance.history.map((event) =>
     make(
       "li",
       {},
@@ -198,18 +198,18 @@ function history(one) {
   return make(
     "details",
     { "data-name": "history" },
-    make("summary", { "data-key": "history" }, "History", make("span", { class: "hidden" }, ` of ${one.id}`)),
+    make("summary", { "data-key": "history" }, "History", make("span", { class: "hidden" }, ` of ${instance.id}`)),
     make("ol", { class: "history" }, ...rows),
   );
 }
 
-function fields(one) {
-  const missing = one.fields.some((field) => field.required && !field.read_only && textOf(field) === "");
+function fields(instance) {
+  const missing = instance.fields.some((field) => field.required && !field.read_only && textOf(field) === "");
   return make(
     "details",
     { "data-name": "fields", open: missing },
-    make("summary", { "data-key": "fields" }, "Fields", make("span", { class: "hidden" }, ` of ${one.id}`)),
-    make("div", { class: "fields" }, ...one.fields.map((field) => make("label", {}, label(field), input(field)))),
+    make("summary", { "data-key": "fields" }, "Fields", make("span", { class: "hidden" }, ` of ${instance.id}`)),
+    make("div", { class: "fields" }, ...instance.fields.map((field) => make("label", {}, label(field), input(field)))),
   );
 }
 
@@ -255,30 +255,30 @@ function jsonOf(element) {
 function showFlags(flags) {
   const list = $("#flag-list");
   if (!list.children.length) list.append(...flags.map(flagInput));
-  const changed = flags.filter((one) => one.value !== one.values[0]);
-  for (const one of flags) {
-    const element = list.querySelector(`[name=${one.name}]`);
+  const changed = flags.filter((flag) => flag.value !== flag.values[0]);
+  for (const flag of flags) {
+    const element = list.querySelector(`[name=${flag.name}]`);
     // Text that is being typed stays while the value in the emulator is unchanged.
-    if (shown.get(element) !== one.value) element.value = one.value;
-    shown.set(element, one.value);
-    element.closest("div").classList.toggle("changed", changed.includes(one));
+    if (shown.get(element) !== flag.value) element.value = flag.value;
+    shown.set(element, flag.value);
+    element.closest("div").classList.toggle("changed", changed.includes(flag));
   }
   $("#changed-flags").textContent = changed.length ? `${changed.length} changed` : "";
 }
 
-function flagInput(one) {
-  const name = { name: one.name, "aria-describedby": `why-${one.name}` };
-  const element = one.number ? make("input", { ...name, type: "number", min: "0", step: "any" }) : make("select", name);
-  if (!one.number) fill(element, one.values.map((value) => [value, value]));
-  const label = make("label", {}, one.name.replaceAll("_", " "), element);
-  return make("div", {}, label, make("small", { id: `why-${one.name}` }, one.why));
+function flagInput(flag) {
+  const name = { name: flag.name, "aria-describedby": `why-${flag.name}` };
+  const element = flag.number ? make("input", { ...name, type: "number", min: "0", step: "any" }) : make("select", name);
+  if (!flag.number) fill(element, flag.values.map((value) => [value, value]));
+  const label = make("label", {}, flag.name.replaceAll("_", " "), element);
+  return make("div", {}, label, make("small", { id: `why-${flag.name}` }, flag.why));
 }
 
 function fill(select, options) {
   const text = JSON.stringify(options);
   if (shown.get(select) === text) return;
   shown.set(select, text);
-  select.replaceChildren(...options.map(([value, words]) => make("option", { value }, words)));
+  select.replaceChildren(...options.map(([value, caption]) => make("option", { value }, caption)));
 }
 
 function describe(fault) {
@@ -306,8 +306,8 @@ function duration(seconds) {
 function announceChanges(apis, search) {
   const now = new Map();
   for (const [name, api] of Object.entries(apis)) {
-    for (const one of api.instances) {
-      now.set(`${name} ${one.id}`, `${one.title} ${one.id}: ${one.step}, ${one.state}${pendingWith(one)}`);
+    for (const instance of api.instances) {
+      now.set(`${name} ${instance.id}`, `${instance.title} ${instance.id}: ${instance.step}, ${instance.state}${pendingWith(instance)}`);
     }
   }
   if (before !== null && before.search === search) {

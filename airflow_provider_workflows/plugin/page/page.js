@@ -89,7 +89,7 @@ function followTheme() {
   if (airflow === null) return; // the style sheet follows the system
   const root = airflow.document.documentElement;
   const apply = () => {
-    const theme = ["dark", "light"].find((one) => root.classList.contains(one));
+    const theme = ["dark", "light"].find((name) => root.classList.contains(name));
     if (theme) document.documentElement.dataset.theme = theme;
     else delete document.documentElement.dataset.theme;
   };
@@ -160,7 +160,7 @@ function fill(select, key, all, options) {
   shown.set(select, text);
   select.replaceChildren(
     make("option", { value: "" }, all),
-    ...complete.map(([value, words]) => make("option", { value: `=${value}` }, words)),
+    ...complete.map(([value, caption]) => make("option", { value: `=${value}` }, caption)),
   );
   select.value = chosen === null ? "" : `=${chosen}`;
 }
@@ -251,7 +251,7 @@ function showList(body) {
   $("#oldest").replaceChildren(tiles.oldest_since ? since(tiles.oldest_since) : "–");
   $("#median").textContent = tiles.median_age_seconds === null ? "–" : duration(tiles.median_age_seconds);
 
-  const counted = body.people.map((one) => [one.name, `${one.name || "not known"} (${number(one.count)})`]);
+  const counted = body.people.map((assignee) => [assignee.name, `${assignee.name || "not known"} (${number(assignee.count)})`]);
   fill($("#filters [name=person]"), "person", "all", counted);
   fill($("#filters [name=dag_id]"), "dag_id", "all", body.dags.map((id) => [id, id]));
   fill($("#filters [name=product]"), "product", "all", body.products.map((id) => [id, PRODUCTS[id] || id || "not known"]));
@@ -273,7 +273,7 @@ function showReading(body) {
 function showPeople(people) {
   const chosen = query.get("person");
   const list = people.slice(0, MAX_PEOPLE);
-  replaceContent($("#people ul"), list.map((one) => [`person ${one.name}`, JSON.stringify([one, chosen === one.name]), () => person(one, chosen)]));
+  replaceContent($("#people ul"), list.map((assignee) => [`person ${assignee.name}`, JSON.stringify([assignee, chosen === assignee.name]), () => person(assignee, chosen)]));
   $("#more-people").textContent = people.length > MAX_PEOPLE ? `And ${number(people.length - MAX_PEOPLE)} more people. Search to find them.` : "";
 }
 
@@ -377,7 +377,7 @@ function stepOf(row) {
 }
 
 function peopleOf(row) {
-  const people = row.assignees.map((one) => make("div", {}, bdi(one)));
+  const people = row.assignees.map((name) => make("div", {}, bdi(name)));
   if (row.more_assignees) people.push(make("small", {}, `and ${number(row.more_assignees)} more`));
   return lines(...people);
 }
