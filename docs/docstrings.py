@@ -164,12 +164,12 @@ def members(name: str, to_docs: str) -> str:
 
 
 def _is_first(cls: type, base: type, member: str) -> bool:
-    return next(one for one in cls.__mro__ if member in vars(one)) is base
+    return next(owner for owner in cls.__mro__ if member in vars(owner)) is base
 
 
 def _callable(obj: Any, name: str, to_docs: str) -> str:
     described = Described(obj)
-    lines = [f"- `{one}`: {markdown(text)}" for one, text in described.docstring.fields("param")]
+    lines = [f"- `{parameter}`: {markdown(text)}" for parameter, text in described.docstring.fields("param")]
     returned = next((text for _, text in described.docstring.fields("returns?")), "")
     return join(
         f"`{described.signature(name)}`",

@@ -89,14 +89,14 @@ def example_procore_leave_cover():
                 "last_day": leave["last_day"],
             }
             for leave in leaves
-            if not leave["cancelled"] and all(one["status"] == "failed" for one in leave["requests"])
+            if not leave["cancelled"] and all(request["status"] == "failed" for request in leave["requests"])
         ]
 
     @task
     def choose_cancelled(leaves: list[dict]) -> list[str]:
         """Return the replacements of cancelled leaves."""
-        cancelled = [one for leave in leaves if leave["cancelled"] for one in leave["requests"]]
-        return [str(one["id"]) for one in cancelled if one["status"] in STOPPABLE]
+        cancelled = [request for leave in leaves if leave["cancelled"] for request in leave["requests"]]
+        return [str(request["id"]) for request in cancelled if request["status"] in STOPPABLE]
 
     leaves = compare_with_procore()
 
@@ -119,9 +119,9 @@ def example_procore_leave_cover():
     def report(covered: list[dict], stopped: list[dict]) -> dict[str, list]:
         """Report requests and stops; `with_errors` names those that Procore could apply to some workflows only."""
         return {
-            "requested": [[one["request_id"], one["status"]] for one in covered or []],
-            "with_errors": [one["request_id"] for one in covered or [] if one["errors"]],
-            "stopped": [one["request_id"] for one in stopped or []],
+            "requested": [[result["request_id"], result["status"]] for result in covered or []],
+            "with_errors": [result["request_id"] for result in covered or [] if result["errors"]],
+            "stopped": [result["request_id"] for result in stopped or []],
         }
 
     report(covered.output, stopped.output)

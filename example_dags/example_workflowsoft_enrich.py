@@ -122,9 +122,9 @@ def example_workflowsoft_enrich():
         results = {result["integration_instance_id"]: result for result in registered or []}
         ids = [row if isinstance(row, str) else row["integration_instance_id"] for row in instances or []]
         return {
-            "registered": [one for one, result in results.items() if result["rejected"] is None],
-            "rejected": [one for one, result in results.items() if result["rejected"] is not None],
-            "left_open": [one for one in ids if one not in results],
+            "registered": [instance_id for instance_id, result in results.items() if result["rejected"] is None],
+            "rejected": [instance_id for instance_id, result in results.items() if result["rejected"] is not None],
+            "left_open": [instance_id for instance_id in ids if instance_id not in results],
         }
 
     has_to_wait() >> waiting

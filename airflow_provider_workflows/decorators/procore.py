@@ -283,7 +283,9 @@ def _as_parameters(response: Respond) -> dict[str, Any]:
     files = None if response.files is None else [str(file) for file in as_list(response.files)]
     attachments = response.attachments
     if isinstance(attachments, Mapping):
-        attachments = {kind: [str(one) for one in as_list(ids)] for kind, ids in attachments.items()}
+        attachments = {
+            kind: [str(attachment_id) for attachment_id in as_list(ids)] for kind, ids in attachments.items()
+        }
     values = {
         "option": response.option,
         "option_type": response.option_type,

@@ -191,7 +191,7 @@ def replace_files(files: Sequence[tuple[Path, ObjectStoragePath]]) -> None:
 
 
 def _replace_here(files: Sequence[tuple[Path, Path]]) -> None:
-    with ExitStack() as held:
+    with ExitStack() as stack:
         parts = []
         for local, final in files:
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -199,8 +199,8 @@ def _replace_here(files: Sequence[tuple[Path, Path]]) -> None:
                 raise ConfigurationError(f"path: {final} is a folder, but the export writes a file of that name.")
             _remove_left_parts(final.parent, final.stem)
             part = final.with_name(f".{final.name}.{uuid4().hex}.part")
-            held.callback(part.unlink, missing_ok=True)
-            copy = held.enter_context(part.open("xb"))  # never through an existing link
+            stack.callback(part.unlink, missing_ok=True)
+            copy = stack.enter_context(part.open("xb"))  # never through an existing link
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(copy, fcntl.LOCK_EX)
             with local.open("rb") as source:

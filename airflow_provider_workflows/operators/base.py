@@ -288,9 +288,9 @@ class WaitingOperator(WaitLifeCycle, WritingOperator):
     def conclude(self, context: Context, event: Mapping[str, Any]) -> Any:
         return self.finish(context, event)
 
-    def give_up(self, words: str, error: WorkflowsError | None = None) -> NoReturn:
+    def give_up(self, message: str, error: WorkflowsError | None = None) -> NoReturn:
         raise WorkflowsError(
-            f"The wait failed. What the task started continues remotely, and a retry does not start it again. {words}"
+            f"The wait failed. What the task started continues remotely, and a retry does not start it again. {message}"
         ) from error
 
     def time_out(self, last_poll: str) -> NoReturn:

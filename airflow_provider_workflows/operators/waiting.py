@@ -81,7 +81,7 @@ class WaitLifeCycle:
         """End the task at the deadline; ``last_poll`` describes what the last poll saw."""
 
     @abstractmethod
-    def give_up(self, words: str, error: WorkflowsError | None = None) -> NoReturn:
+    def give_up(self, message: str, error: WorkflowsError | None = None) -> NoReturn:
         """End the task because of an error that ends the wait; without ``error`` it occurred in the trigger."""
 
     @property

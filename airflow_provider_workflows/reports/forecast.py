@@ -26,7 +26,7 @@ ORDER BY api, template, step, ended_at
 @dataclass(frozen=True)
 class Backtest:
     """
-    Hold how often forecasts would have held.
+    Hold how often forecasts would have been right.
 
     :param steps: Ended step occurrences in the histories.
     :param forecasts: Forecasts that could have been made.
@@ -52,19 +52,19 @@ def backtest(history_path: str | ObjectStoragePath, *, object_storage_conn_id: s
     :raises ConfigurationError: the histories cannot be read, or the extra ``report`` is not installed.
     """
     steps = 0
-    held: list[tuple[bool, bool]] = []
+    outcomes: list[tuple[bool, bool]] = []
     with open_histories(storage_path("history_path", history_path, object_storage_conn_id)) as database:
         for _, rows in groupby(database.stream(OBSERVED), key=lambda row: row[:3]):
             spans = [(row[3], row[4]) for row in rows]
             steps += len(spans)
-            held += _forecasts(spans)
-    shares = [sum(pair[place] for pair in held) / len(held) if held else None for place in (0, 1)]
-    return Backtest(steps, len(held), *shares)
+            outcomes += _forecasts(spans)
+    shares = [sum(pair[place] for pair in outcomes) / len(outcomes) if outcomes else None for place in (0, 1)]
+    return Backtest(steps, len(outcomes), *shares)
 
 
 def _forecasts(spans: Sequence[tuple[float, float]]) -> Iterator[tuple[bool, bool]]:
     """
-    Yield for each forecast of a step whether its two dates held.
+    Yield for each forecast of a step whether its two dates were right.
 
     :param spans: Start and end of each occurrence, in the order of the ends.
     """

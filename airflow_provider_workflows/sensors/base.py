@@ -248,8 +248,8 @@ class WorkflowsSensor(WaitLifeCycle, BaseSensorOperator):
             raise AirflowSkipException(event["reason"])
         raise AirflowFailException(f"WaitFailed: {event['reason']}")
 
-    def give_up(self, words: str, error: WorkflowsError | None = None) -> NoReturn:
-        raise error or WorkflowsError(words)
+    def give_up(self, message: str, error: WorkflowsError | None = None) -> NoReturn:
+        raise error or WorkflowsError(message)
 
     def time_out(self, last_poll: str) -> NoReturn:
         message = f"No result within {timedelta(seconds=self.timeout)}. {last_poll}".rstrip()

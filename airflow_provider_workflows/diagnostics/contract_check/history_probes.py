@@ -170,9 +170,9 @@ def bulk_history(records: Records) -> Outcome:
             if is_known
             else not_seen(f"status {reading.status}")
         )
-    found = [one for row in reading.rows for one in row.get("instances") or [] if isinstance(one, dict)]
+    found = [instance for row in reading.rows for instance in row.get("instances") or [] if isinstance(instance, dict)]
     return only_side(
-        ("present" if one.get("instance_id") else "no_instance_ids" for one in found),
+        ("present" if instance.get("instance_id") else "no_instance_ids" for instance in found),
         "the response has no instance",
         "instances",
     )

@@ -98,7 +98,7 @@ def ws_names(records: Records) -> Outcome:
 
 def ws_ids(records: Records) -> Outcome:
     ids = [row[key] for row in records.rows("diagrams", "steps", "users") for key in row if key.lower() == "id"]
-    return only_side(("texts" if isinstance(one, str) else "numbers" for one in ids), NO_TITLES, "ids")
+    return only_side(("texts" if isinstance(value, str) else "numbers" for value in ids), NO_TITLES, "ids")
 
 
 def ws_labels(records: Records) -> Outcome:

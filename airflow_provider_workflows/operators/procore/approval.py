@@ -426,9 +426,9 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
 
     # --- the end of the wait ---
 
-    def give_up(self, words: str, error: WorkflowsError | None = None) -> NoReturn:
+    def give_up(self, message: str, error: WorkflowsError | None = None) -> NoReturn:
         raise WorkflowsError(
-            f"The wait failed, and the step still waits in Procore. A retry waits with the same request. {words}"
+            f"The wait failed, and the step still waits in Procore. A retry waits with the same request. {message}"
         ) from error
 
     def time_out(self, last_poll: str) -> NoReturn:

@@ -132,7 +132,8 @@ class RowResponder(StepResponder):
         if step is not None and step.casefold() != str(name).strip().casefold():
             return bulk_rules.MOVED_ON, f"the instance {view.where}, not at {step!r}"
         if not view.waits:
-            people = (f"{one.get('name')} ({one.get('login')})" for one in rules.pending_assignees(current))
+            pending = rules.pending_assignees(current)
+            people = (f"{assignee.get('name')} ({assignee.get('login')})" for assignee in pending)
             return bulk_rules.NOT_PENDING, f"step {name!r} waits for {', '.join(people) or 'no user'}"
         return None
 

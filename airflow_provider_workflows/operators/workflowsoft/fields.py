@@ -107,8 +107,8 @@ class WorkflowsoftUpdateFieldsOperator(WorkflowsoftIntegrationOperator, WritingO
         field_rules.check_rendered(self.fields, self._templated_fields)
         check_choice("verify", self.verify, VERIFY)
         instance_id, step = self.open_step(context, confirm_timeout=self.confirm_timeout, verify=self.verify)
-        held = step.read(self.expected_fields)
-        decision = step.decision or step.plan(held, self.fields, allow_unknown_types=self.allow_unknown_types)
+        fields = step.read(self.expected_fields)
+        decision = step.decision or step.plan(fields, self.fields, allow_unknown_types=self.allow_unknown_types)
         self.known = {"integration_instance_id": instance_id, "unchanged": decision["unchanged"]}
-        step.write(held, decision)
+        step.write(fields, decision)
         return {**self.known, "written": decision["written"]}

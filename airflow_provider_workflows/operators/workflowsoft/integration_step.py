@@ -162,8 +162,8 @@ class IntegrationStep:
                 self._id,
                 self._hook.on_behalf_of,
             )
-        if held := [*decision["unchanged"], *([] if missing else decision["written"])]:
-            log.info("Nothing is sent for %s of instance %s: these fields already have their values.", held, self._id)
+        if unsent := [*decision["unchanged"], *([] if missing else decision["written"])]:
+            log.info("Nothing is sent for %s of instance %s: these fields already have their values.", unsent, self._id)
         elif not missing:
             log.info("There is no field of instance %s to write.", self._id)
 
@@ -174,8 +174,8 @@ class IntegrationStep:
 
     def _reject_emptied(self, fields: list[field_rules.Field], filled: list[str]) -> None:
         """Raise an error if fields that had a value before an earlier try wrote others are empty now."""
-        held = {field.key: field for field in fields}
-        if emptied := [str(held.get(key, key)) for key in filled if key not in held or held[key].is_empty]:
+        by_key = {field.key: field for field in fields}
+        if emptied := [str(by_key.get(key, key)) for key in filled if key not in by_key or by_key[key].is_empty]:
             raise _changed(
                 f"had a value before an earlier try wrote other fields, and are empty now: {', '.join(emptied)}"
             )
