@@ -195,7 +195,7 @@ class Timeline:
             fitting = step_responses
             decision = {
                 "option": labels[0],
-                "type": _word(step_responses[0].get("response_type")),
+                "type": _label(step_responses[0].get("response_type")),
                 "source": "responses",
             }
         else:
@@ -332,25 +332,25 @@ def options_of(step: Json) -> list[Json]:
 
 def _labels(responses: Iterable[Json]) -> list[str]:
     """Return the different options of responses, by their labels, else by their types."""
-    labels = [_word(r.get("response")) or _word(r.get("response_type")) or "" for r in responses]
+    labels = [_label(r.get("response")) or _label(r.get("response_type")) or "" for r in responses]
     return list({label.casefold(): label for label in labels}.values())
 
 
 def _overall(step: Json, responses: Iterable[Json]) -> dict[str, str | None] | None:
     """Return the option and type of a step's overall response, or None."""
-    option, kind = _word(step.get("overall_response")), _word(step.get("overall_response_type"))
+    option, kind = _label(step.get("overall_response")), _label(step.get("overall_response_type"))
     if option is None and kind is None:
         return None
     stated = {"option": option, "type": kind}
     fitting = [response for response in responses if _fits(response, stated)]
     if kind is None:
-        kinds = {_word(response.get("response_type")) for response in fitting}
+        kinds = {_label(response.get("response_type")) for response in fitting}
         kind = kinds.pop() if len(kinds) == 1 else None
     if option is None:
         labels = _labels(fitting) or [
             name
             for row in options_of(step)
-            if _folded(row.get("response_type")) == _folded(kind) and (name := _word(row.get("name")))
+            if _folded(row.get("response_type")) == _folded(kind) and (name := _label(row.get("name")))
         ]
         option = labels[0] if len(labels) == 1 else None
     return {"option": option, "type": kind}
@@ -406,10 +406,10 @@ def _fits(response: Json, stated: Json) -> bool:
 
 
 def _folded(value: Any) -> str:
-    return (_word(value) or "").casefold()
+    return (_label(value) or "").casefold()
 
 
-def _word(value: Any) -> str | None:
+def _label(value: Any) -> str | None:
     """Return a label or a type, stripped, or None if it is missing or empty."""
     if isinstance(value, Mapping):  # an option instead of its label
         value = value.get("name")

@@ -65,8 +65,8 @@ def matched_by(response: Json, *, option: str | None = None, option_type: str | 
     :param response: ``{id, name, type}`` of an option, or a response with ``response_id``, too.
     """
     if option is None:
-        return "type" if option_type is not None and _word(response.get("type")) == _word(option_type) else None
-    if _word(response.get("name")) == _word(option):
+        return "type" if option_type is not None and _folded(response.get("type")) == _folded(option_type) else None
+    if _folded(response.get("name")) == _folded(option):
         return "label"
     return "id" if option.strip() in (_id(response), str_id(response.get("response_id"))) else None
 
@@ -83,18 +83,18 @@ def is_recorded_option(recorded: Json, chosen: Json) -> bool | None:
     """
     if recorded.get("id") is not None and chosen.get("id") is not None:
         return str(recorded["id"]) == str(chosen["id"])
-    label, kind = _word(recorded.get("name")), _word(recorded.get("type"))
-    if kind and _word(chosen.get("type")) and kind != _word(chosen.get("type")):
+    label, kind = _folded(recorded.get("name")), _folded(recorded.get("type"))
+    if kind and _folded(chosen.get("type")) and kind != _folded(chosen.get("type")):
         return False
-    others = [other for other in _rows(chosen.get("others")) if not kind or _word(other.get("type")) in ("", kind)]
-    has_label_of_another = any(_word(other.get("name")) == label for other in others)
-    if label == _word(chosen.get("name")):
+    others = [other for other in _rows(chosen.get("others")) if not kind or _folded(other.get("type")) in ("", kind)]
+    has_label_of_another = any(_folded(other.get("name")) == label for other in others)
+    if label == _folded(chosen.get("name")):
         return None if has_label_of_another else True
     if has_label_of_another:
         return False
     # No option of the step has the label: then the type decides, if no other option has it.
     is_only_one = "others" in chosen and not others
-    return True if kind and _word(chosen.get("type")) and is_only_one else None
+    return True if kind and _folded(chosen.get("type")) and is_only_one else None
 
 
 def is_recorded_response(recorded: Json, *, option: str | None = None, option_type: str | None = None) -> bool | None:
@@ -105,7 +105,7 @@ def is_recorded_response(recorded: Json, *, option: str | None = None, option_ty
     :param option: As for :func:`choose_option`; likewise ``option_type``.
     """
     if option is None:
-        return _word(recorded.get("type")) == _word(option_type) if _word(recorded.get("type")) else None
+        return _folded(recorded.get("type")) == _folded(option_type) if _folded(recorded.get("type")) else None
     match = matched_by(recorded, option=option)
     listed, _ = matching_options(_rows(recorded.get("options")), option=option)
     if match == "label":
@@ -159,7 +159,7 @@ def recorded_in_history(history: Json, step_occurrence_id: str, user_id: str) ->
                 ids = [
                     option["id"]
                     for option in options
-                    if _word(option["name"]) == _word(label) and _word(kind) in ("", _word(option["type"]))
+                    if _folded(option["name"]) == _folded(label) and _folded(kind) in ("", _folded(option["type"]))
                 ]
                 return {
                     "step": step.get("name"),
@@ -174,6 +174,6 @@ def recorded_in_history(history: Json, step_occurrence_id: str, user_id: str) ->
     return None
 
 
-def _word(value: Any) -> str:
+def _folded(value: Any) -> str:
     """Return a label for comparison: stripped and without case."""
     return "" if value is None else str(value).strip().casefold()
