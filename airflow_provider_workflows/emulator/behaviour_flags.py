@@ -339,7 +339,7 @@ BEHAVIOUR_FLAGS: dict[str, BehaviourFlag] = {
     ),
     "ws_normalise": BehaviourFlag(
         ("none", "trim", "crlf", "round", "minutes"),
-        "Whether the server normalises values: trimmed texts, CRLF line ends, two decimal places, whole minutes.",
+        "Whether the server normalizes values: trimmed texts, CRLF line ends, two decimal places, whole minutes.",
     ),
     "ws_complete_again": BehaviourFlag(("error", "no_op"), "Response to completing an instance a second time."),
     "ws_fields_after_completion": BehaviourFlag(

@@ -333,8 +333,8 @@ def _state_ws(instance: workflowsoft.Instance) -> str:
 def _show_ws(instance: workflowsoft.Instance) -> JsonObject:
     is_open = not instance.completions
     actions = [
-        _action(_way_out(way), f"workflowsoft/instances/{instance.id}/complete", "Olga Owner", custom_action=way)
-        for way in instance.step.ways_out
+        _action(_label_of(name), f"workflowsoft/instances/{instance.id}/complete", "Olga Owner", custom_action=name)
+        for name in instance.step.custom_actions
     ]
     return {
         "id": str(instance.id),
@@ -360,7 +360,7 @@ def _show_ws(instance: workflowsoft.Instance) -> JsonObject:
             for definition, text in instance.texts.items()
         ],
         "history": [
-            {"at": done["at"], "what": _way_out(done["custom_action"]), "by": _name_ws(done["by"]), "comment": None}
+            {"at": done["at"], "what": _label_of(done["custom_action"]), "by": _name_ws(done["by"]), "comment": None}
             for done in instance.completions
         ],
     }
@@ -370,7 +370,7 @@ def _times_read(times: int) -> str | None:
     return {0: None, 1: "read once"}.get(times, f"read {times} times")
 
 
-def _way_out(custom_action: str) -> str:
+def _label_of(custom_action: str) -> str:
     return "Complete" if custom_action == AUTO else custom_action
 
 

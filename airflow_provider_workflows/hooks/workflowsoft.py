@@ -282,7 +282,8 @@ class WorkflowsoftHook(WorkflowsHook):
         """
         Complete an integration instance; never sent twice.
 
-        :param custom_action: Presumably the exit of the step; the vendor documents ``__AUTO__`` only.
+        :param custom_action: Presumably the action by which the process leaves the step; the vendor documents
+            ``__AUTO__`` only.
         :param on_behalf_of: User on whose behalf to complete; default: the connection's ``on_behalf_of``, else
             ``system``.
         :raises InvalidRequest: the server rejected the call, by the status or in the body of its response.

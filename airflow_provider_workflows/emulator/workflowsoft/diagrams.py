@@ -31,7 +31,7 @@ class StepDefinition:
     id: int
     title: str
     fields: tuple[FieldDefinition, ...]
-    ways_out: Mapping[str, Literal["next", "end"]] = field(default_factory=lambda: {AUTO: "next"})
+    custom_actions: Mapping[str, Literal["next", "end"]] = field(default_factory=lambda: {AUTO: "next"})
 
     def shown(self, texts: Mapping[FieldDefinition, str | None]) -> dict[str, str | None]:
         """Return texts by the label of their field, or by its key where several fields have the same label."""

@@ -134,12 +134,12 @@ class Workflowsoft:
     def complete(self, instance: Instance, custom_action: str, by: str, via: str) -> None:
         if instance.completions and self.state.flags["ws_complete_again"] == "error":
             raise self.business_error("The task is already completed.")
-        ways_out = instance.step.ways_out
+        custom_actions = instance.step.custom_actions
         if self.state.flags["ws_custom_actions"] == "auto_only":
-            ways_out = {AUTO: ways_out[AUTO]}
-        if custom_action not in ways_out:
+            custom_actions = {AUTO: custom_actions[AUTO]}
+        if custom_action not in custom_actions:
             raise self.business_error(
-                f"Custom action '{custom_action}' is unknown; expected one of: {', '.join(ways_out)}."
+                f"Custom action '{custom_action}' is unknown; expected one of: {', '.join(custom_actions)}."
             )
         empty_texts = [None, '""', "null"]
         if self.state.flags["ws_empty_required"] == "also_zero_and_false":
@@ -151,7 +151,7 @@ class Workflowsoft:
             {"at": self.state.clock.iso(), "by": by, "custom_action": custom_action, "via": via}
         )
         if len(instance.completions) == 1:
-            self._leave(instance, ways_out[custom_action])
+            self._leave(instance, custom_actions[custom_action])
         detail = {"custom_action": custom_action, "times": len(instance.completions), "step": instance.step.title}
         self._record("complete", by, instance, detail, via)
 
@@ -249,7 +249,7 @@ class Workflowsoft:
                 raise self.business_error(f"There are {len(found)} fields '{name}': {keys}.")
             if not fits(found[0], value, options_by_id=self.state.flags["ws_option_value"] == "id"):
                 raise self.business_error(f"Value of field '{found[0].label}' is not a {found[0].type}.")
-            texts[found[0]] = simplejson.dumps(normalised(self.state.flags["ws_normalise"], found[0], value))
+            texts[found[0]] = simplejson.dumps(normalized(self.state.flags["ws_normalise"], found[0], value))
         return texts
 
     def _record(self, action: str, by: str, instance: Instance, detail: dict[str, Any], via: str) -> None:
@@ -278,7 +278,7 @@ def _ids(instance: Instance) -> dict[str, str]:
     return {"integration_instance_id": str(instance.id), "process_instance_id": str(instance.process.id)}
 
 
-def normalised(rule: str, definition: FieldDefinition, value: Any) -> Any:
+def normalized(rule: str, definition: FieldDefinition, value: Any) -> Any:
     """Return the value that the server stores."""
     kind = definition.type.rstrip("?")
     if isinstance(value, str) and kind == "String":
