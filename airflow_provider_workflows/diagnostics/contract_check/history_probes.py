@@ -41,9 +41,9 @@ def history(records: Records) -> Outcome:
 
 
 def status_case(records: Records) -> Outcome:
-    words = [str(item["status"]) for _, item in _histories(records) if item.get("status")]
+    statuses = [str(item["status"]) for _, item in _histories(records) if item.get("status")]
     return only_side(
-        ("lower" if word == word.lower() else "upper" for word in words), "no history has a status", "statuses"
+        ("lower" if status == status.lower() else "upper" for status in statuses), "no history has a status", "statuses"
     )
 
 
@@ -53,10 +53,10 @@ def more_words(records: Records) -> Outcome:
         return not_seen(NO_HISTORY)
     types = [str(event.get("type")) for _, item in histories for event in _events(item)]
     statuses = [str(item["status"]) for _, item in histories if item.get("status")]
-    words = [word for word in types if word not in documented.EVENT_TYPES]
-    words += [word for word in statuses if word.lower() not in documented.HISTORY_STATUSES]
-    if words:
-        return seen("more", f"words that the documents lack: {len(set(words))}", *dict.fromkeys(words))
+    unknown = [kind for kind in types if kind not in documented.EVENT_TYPES]
+    unknown += [status for status in statuses if status.lower() not in documented.HISTORY_STATUSES]
+    if unknown:
+        return seen("more", f"words that the documents lack: {len(set(unknown))}", *dict.fromkeys(unknown))
     return seen("documented", f"none in {len(types)} events")
 
 

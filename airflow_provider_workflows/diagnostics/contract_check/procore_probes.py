@@ -315,14 +315,14 @@ def bulk_replace_rows(records: Records) -> Outcome:
 
 
 def bulk_replace_status(records: Records) -> Outcome:
-    words = [str(row.get("status")) for row in records.rows("replacements")]
-    if not words:
+    statuses = [str(row.get("status")) for row in records.rows("replacements")]
+    if not statuses:
         return not_seen("there is no bulk replacement")
-    if any(word.lower() not in documented.REPLACEMENT_STATUSES for word in words):
-        return seen("more_words", f"rows: {len(words)}", *dict.fromkeys(words))
-    if any(word != word.lower() for word in words):
-        return seen("upper_case", f"rows: {len(words)}")
-    return seen("documented", f"rows: {len(words)}")
+    if any(status.lower() not in documented.REPLACEMENT_STATUSES for status in statuses):
+        return seen("more_words", f"rows: {len(statuses)}", *dict.fromkeys(statuses))
+    if any(status != status.lower() for status in statuses):
+        return seen("upper_case", f"rows: {len(statuses)}")
+    return seen("documented", f"rows: {len(statuses)}")
 
 
 def bulk_replace_filters(records: Records) -> Outcome:
