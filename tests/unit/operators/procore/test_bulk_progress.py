@@ -91,7 +91,7 @@ def export_legacy(folder):
 
 
 WORK = [
-    (start_many, ["2 of 3 items requested, 1 left", "3 of 3 items ordered, 0 left"]),
+    (start_many, ["2 of 3 items requested, 1 left", "3 of 3 items requested, 0 left"]),
     (plan_presets, ["1 of 1 presets planned, 0 left"]),
     (export, ["1 instances listed", "1 of 1 items exported, 0 left"]),
     (export_one, ["1 of 1 items listed, 0 left", "1 of 1 items exported, 0 left"]),
