@@ -256,7 +256,7 @@ def is_request(row: Json, request: Json, user_id: str) -> bool | None:
     kind = row.get("replacement_type") or row.get("type")
     if kind is not None and str(kind).casefold() != request["replacement_type"]:
         return False
-    if not _is_beginning(row.get("reason"), request["reason"]):
+    if not _is_prefix(row.get("reason"), request["reason"]):
         return False
     for name, window in (("start_date", START_WINDOW), ("end_date", END_WINDOW)):
         if not _is_day(row.get(name), request.get(name), window):
@@ -276,7 +276,7 @@ def is_request(row: Json, request: Json, user_id: str) -> bool | None:
     return None if not (old and new) or (editors and not creators and editors != {user_id}) else True
 
 
-def _is_beginning(shown: Any, sent: str) -> bool:
+def _is_prefix(shown: Any, sent: str) -> bool:
     """Return whether a shown text is the sent text or its start; a missing text does not contradict."""
     start = " ".join(str(shown or "").split()).removesuffix("...").removesuffix("…").rstrip()
     return " ".join(sent.split()).startswith(start)
