@@ -36,7 +36,7 @@ class BrokenServer:
                     connection.sendall(response)
 
     def close(self) -> None:
-        # Closing alone does not wake a thread that waits in accept().
+        # Closing alone does not end a thread that waits in accept().
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._thread.join(5)

@@ -268,7 +268,7 @@ def test_a_static_token_that_is_rejected_says_what_to_do(requests_mock, response
 @pytest.mark.parametrize("knows", ["Date", "iat", "lifetime"])
 def test_a_wrong_clock_requests_no_more_tokens(requests_mock, skew, knows):
     """A new JWT that seems to have ended, or to live for hours."""
-    served_at = int(time.time())  # of which our clock, as the server sees it, is ahead
+    served_at = int(time.time())  # the client's clock is ahead of it
     issued = {"iat": served_at - skew} if knows == "iat" else {}
     headers = {"Date": formatdate(served_at - skew, usegmt=True)} if knows == "Date" else {}
     requests_mock.get(MINT, text=f'"{jwt(exp=served_at - skew + 600, **issued)}"', headers=headers)
@@ -318,8 +318,8 @@ def test_client_credentials_are_granted(requests_mock):
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 def test_rejected_credentials_say_what_to_check_and_no_secret(requests_mock, status):
-    words = {"error": "invalid_client", "error_description": "unknown client, secret s3cret"}
-    requests_mock.post(LOGIN + "/oauth/token", status_code=status, json=words)
+    body = {"error": "invalid_client", "error_description": "unknown client, secret s3cret"}
+    requests_mock.post(LOGIN + "/oauth/token", status_code=status, json=body)
 
     with pytest.raises(AuthenticationError) as failure:
         ClientCredentials(LOGIN, "id", "s3cret").fetch(0.0)
@@ -398,7 +398,7 @@ def test_the_administrator_signs_in_as_configured(requests_mock, login_auth, nam
     assert requests_mock.last_request.headers[name] == value
 
 
-def test_a_password_may_hold_any_character(requests_mock):
+def test_a_password_may_contain_any_character(requests_mock):
     requests_mock.get(MINT, text='"t"')
 
     ApiTokenSource(BASE, "admin", "p\u20ac").fetch(0.0)
@@ -419,7 +419,7 @@ def test_token_too_long_for_a_header_is_rejected():
     assert masked == []
 
 
-def test_token_that_no_header_can_hold_is_rejected_unseen():
+def test_token_that_no_header_can_contain_is_rejected_unseen():
     with pytest.raises(AuthenticationError, match="line break") as failure:
         header(TokenAuth(StaticToken("s3c\nret"), BASE))
     assert "s3c" not in str(failure.value)
@@ -442,7 +442,7 @@ def test_a_token_is_requested_without_the_users_netrc(requests_mock, monkeypatch
     assert "Authorization" not in requests_mock.last_request.headers
 
 
-def test_identities_show_sources_apart_and_hold_no_secret():
+def test_identities_show_sources_apart_and_contain_no_secret():
     sources = [
         ClientCredentials(LOGIN, "id", "secret"),
         ClientCredentials(LOGIN, "id", "other"),

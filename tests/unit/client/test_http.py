@@ -71,7 +71,7 @@ def client_to(url: str = BASE, sleeper: Sleeper | None = None, **kwargs) -> Rest
     return RestClient(url, sleep=sleeper.sleep, clock=sleeper.clock, **kwargs)
 
 
-def refused() -> requests.exceptions.ConnectionError:
+def connection_refused() -> requests.exceptions.ConnectionError:
     return requests.exceptions.ConnectionError(NewConnectionError(None, "rejected"))
 
 
@@ -135,7 +135,7 @@ def test_a_number_too_large_for_a_float_stays_text(requests_mock, number):
     assert list(client_to().get("/x").rows("data")) == [{"id": number}]
 
 
-def test_what_json_cannot_hold_is_rejected_before_sending(requests_mock):
+def test_value_without_a_json_form_is_rejected_before_sending(requests_mock):
     for value in (float("nan"), object()):
         with pytest.raises(ConfigurationError, match="cannot be written as JSON"):
             client_to().call("POST", "/x", idempotency=Idempotency.UNSAFE, json={"v": value})
@@ -147,9 +147,9 @@ def test_servers_clock_is_known_from_its_last_response(requests_mock, sleeper, s
     client = client_to(sleeper=sleeper)
     assert client.server_time().timestamp() == sleeper.clock()
     requests_mock.get(BASE + "/x", status_code=status, headers={"Date": "Thu, 01 Jan 1970 00:20:00 GMT"})
-    requests_mock.get(BASE + "/odd", status_code=status, headers={"Date": "yesterday"})
+    requests_mock.get(BASE + "/malformed", status_code=status, headers={"Date": "yesterday"})
 
-    for where in ("/x", "/odd"):
+    for where in ("/x", "/malformed"):
         with contextlib.suppress(NotFound):
             client.get(where)
     assert client.server_time().timestamp() == 1200
@@ -166,7 +166,9 @@ def test_an_empty_response_is_read_as_none(requests_mock):
 
 @EVERY_CALL
 def test_any_call_is_repeated_when_nothing_was_sent(requests_mock, sleeper, idempotency):
-    requests_mock.post(BASE + "/x", [{"exc": refused()}, {"exc": requests.exceptions.ConnectTimeout}, {"json": {}}])
+    requests_mock.post(
+        BASE + "/x", [{"exc": connection_refused()}, {"exc": requests.exceptions.ConnectTimeout}, {"json": {}}]
+    )
 
     assert client_to(sleeper=sleeper).call("POST", "/x", idempotency=idempotency).status == 200
     assert len(sleeper.slept) == 2
@@ -225,7 +227,7 @@ def test_the_later_of_two_stated_times_counts(requests_mock, sleeper):
 
 @pytest.mark.parametrize("skew", [-7200, -200, 200, 7200])
 @pytest.mark.parametrize(
-    "says",
+    "header_for",
     [
         lambda now: {"Retry-After": "5"},
         lambda now: {"X-Rate-Limit-Reset": str(int(now) + 5)},
@@ -233,9 +235,9 @@ def test_the_later_of_two_stated_times_counts(requests_mock, sleeper):
         lambda now: {"Retry-After": formatdate(now + 5, usegmt=True)},
     ],
 )
-def test_a_wait_is_reckoned_by_the_clock_of_the_server(requests_mock, skew, says):
+def test_a_wait_is_reckoned_by_the_clock_of_the_server(requests_mock, skew, header_for):
     sleeper = Sleeper()
-    headers = {"Date": formatdate(sleeper.now - skew, usegmt=True), **says(sleeper.now - skew)}
+    headers = {"Date": formatdate(sleeper.now - skew, usegmt=True), **header_for(sleeper.now - skew)}
     requests_mock.get(BASE + "/x", [{"status_code": 429, "headers": headers}, {"json": {}}])
 
     client_to(sleeper=sleeper).get("/x")
@@ -345,7 +347,7 @@ def test_a_lost_response_is_requested_again_only_if_that_is_safe(broken_server, 
 
 
 def test_the_attempts_end(requests_mock, sleeper):
-    requests_mock.get(BASE + "/x", exc=refused())
+    requests_mock.get(BASE + "/x", exc=connection_refused())
 
     with pytest.raises(ConnectionFailed, match=r"No connection to https://api.example.com"):
         client_to(sleeper=sleeper, retry=RetryPolicy(attempts=3)).get("/x")
@@ -472,24 +474,24 @@ def test_the_body_of_a_redirect_is_not_read_to_its_end_either(broken_server, mon
     head = f"HTTP/1.1 302 Found\r\nLocation: /y\r\nContent-Encoding: gzip\r\nContent-Length: {len(bomb)}\r\n\r\n"
 
     client = client_to(broken_server(head.encode() + bomb).url, max_bytes=2**20)
-    # How requests itself would read it, before we can.
+    # How requests itself would read it, before the client can.
     monkeypatch.setattr(requests.Response, "content", property(lambda _: pytest.fail("read without a limit")))
     with pytest.raises(UnexpectedResponse, match="larger than 1048576 bytes"):
         client.get("/x")
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ("<html><title>Welcome</title></html>", "an HTML page titled 'Welcome'"),
         ("{", "not JSON"),
         ("[" * 10**5, "not JSON"),
     ],
 )
-def test_a_response_that_is_not_json_is_a_contract_error(requests_mock, body, said):
+def test_a_response_that_is_not_json_is_a_contract_error(requests_mock, body, message):
     requests_mock.get(BASE + "/x", text=body, headers={"Content-Type": "text/html"})
 
-    with pytest.raises(UnexpectedResponse, match=said):
+    with pytest.raises(UnexpectedResponse, match=message):
         client_to().get("/x").json()
 
 
@@ -565,7 +567,7 @@ def test_every_status_has_its_error(requests_mock, status, kind):
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "message"),
     [
         ('{"error": "Invalid Token"}', "Invalid Token"),
         ('{"errors": "Not Found"}', "Not Found"),
@@ -583,13 +585,13 @@ def test_every_status_has_its_error(requests_mock, status, kind):
         ("null", ""),
     ],
 )
-def test_the_servers_message_is_found_in_every_format(requests_mock, body, words):
+def test_the_servers_message_is_found_in_every_format(requests_mock, body, message):
     requests_mock.get(BASE + "/x", status_code=400, text=body)
 
     with pytest.raises(InvalidRequest) as failure:
         client_to().get("/x")
 
-    assert failure.value.server_message == words
+    assert failure.value.server_message == message
 
 
 @pytest.mark.parametrize(
@@ -615,8 +617,8 @@ def test_a_message_is_not_read_as_a_field(requests_mock):
 
 def test_a_secret_that_the_server_echoes_is_not_in_the_error(requests_mock):
     auth = TokenAuth(StaticToken("tok-12345"), BASE)
-    words = "tok-12345 and s3cret, Authorization: Bearer abc.def-ghi"
-    requests_mock.get(BASE + "/x", status_code=400, json={"message": words})
+    message = "tok-12345 and s3cret, Authorization: Bearer abc.def-ghi"
+    requests_mock.get(BASE + "/x", status_code=400, json={"message": message})
 
     with pytest.raises(ApiError) as failure:
         client_to(auth=auth, secrets=("s3cret",)).get("/x")
@@ -641,7 +643,7 @@ def test_secret_in_another_spelling_is_not_in_the_error(requests_mock, status, b
         client_to(secrets=('pa"ss\\word&12',)).get("/x").json()
 
 
-def test_a_secret_inside_ordinary_words_does_not_change_them(requests_mock):
+def test_a_secret_inside_ordinary_text_does_not_change_it(requests_mock):
     requests_mock.get(BASE + "/x", status_code=400, json={"message": "The task is already completed"})
 
     with pytest.raises(ApiError, match="The task is already completed"):
@@ -828,7 +830,7 @@ def test_a_page_that_is_not_a_number_is_returned_unchanged(requests_mock):
 
 
 @pytest.mark.parametrize("cursor", ["c" * 5000, "\ud800"])
-def test_a_cursor_that_no_address_can_hold_is_an_error(requests_mock, cursor):
+def test_a_cursor_that_no_address_can_contain_is_an_error(requests_mock, cursor):
     requests_mock.get(BASE + "/x", json={"data": rows(1), "next_cursor": cursor})
 
     with pytest.raises(UnexpectedResponse, match="too long or has invalid characters"):

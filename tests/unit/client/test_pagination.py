@@ -1,4 +1,4 @@
-"""A list is read to its end whichever way the server names the next page, or it is an error: never cut silently."""
+"""A list is read to its end however the server names the next page, or it is an error: never cut silently."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Server:
     Serves one list of numbered rows.
 
     :param size: Rows in all.
-    :param around: Returns what stands around a page: members of the envelope and headers. It is given the number of
+    :param around: Returns what surrounds a page: members of the envelope and headers. It is called with the number of
         the page, and whether another follows.
     :param takes: Which query parameters name a page; others are ignored.
     """
@@ -255,7 +255,7 @@ def test_a_list_that_came_too_short_is_read_once_more(requests_mock):
     requests_mock.get(BASE + "/x", numbered(([1, 2], 4), ([4], 4), ([1, 2], 4), ([3, 4], 4)))
 
     assert read_v1() == [1, 2, 4, 3]
-    assert [int(one.qs["page"][0]) for one in requests_mock.request_history] == [1, 2, 1, 2]
+    assert [int(request.qs["page"][0]) for request in requests_mock.request_history] == [1, 2, 1, 2]
 
 
 def test_rows_without_an_id_are_not_returned_twice_either(requests_mock):

@@ -13,11 +13,11 @@ POLICY = RetryPolicy()
 
 
 class Call:
-    """A call whose attempts end as given: rate-limited for so many seconds, a failure, or None for a response."""
+    """A call whose attempts end as listed: rate-limited for so many seconds, a failure, or None for a response."""
 
     def __init__(self, *ends: float | str | None, policy: RetryPolicy = POLICY):
         self.now = 1_700_000_000.0
-        self.pauses: list[float] = []
+        self.sleeps: list[float] = []
         self.policy = policy
         self.status = 429
         self.drift = 0.0  # seconds that the clock moves at each read
@@ -38,7 +38,7 @@ class Call:
             raise RetryableFailure(RateLimited("Rate-limited by the server", status_code=self.status), self.now + end)
 
     def _sleep(self, seconds: float) -> None:
-        self.pauses.append(seconds)
+        self.sleeps.append(seconds)
         self.now += seconds
 
 
@@ -47,7 +47,7 @@ def test_rate_limited_call_gets_through_after_many_429():
 
     call.run()
 
-    assert len(call.pauses) == 20 > POLICY.attempts
+    assert len(call.sleeps) == 20 > POLICY.attempts
 
 
 def test_nothing_is_sent_before_the_stated_time_and_soon_after():
@@ -55,7 +55,7 @@ def test_nothing_is_sent_before_the_stated_time_and_soon_after():
 
     call.run()
 
-    assert all(10 <= pause <= 11 for pause in call.pauses)
+    assert all(10 <= sleep <= 11 for sleep in call.sleeps)
 
 
 def test_call_that_was_rate_limited_more_often_retries_sooner():
@@ -63,7 +63,7 @@ def test_call_that_was_rate_limited_more_often_retries_sooner():
 
     call.run()
 
-    assert all(pause - 10 <= 1 / times + 1e-6 for times, pause in enumerate(call.pauses, 1))
+    assert all(sleep - 10 <= 1 / times + 1e-6 for times, sleep in enumerate(call.sleeps, 1))
 
 
 def test_it_does_not_wait_for_its_turn_for_ever():
@@ -73,7 +73,7 @@ def test_it_does_not_wait_for_its_turn_for_ever():
         call.run()
 
     longest = (POLICY.attempts - 1) * POLICY.longest_wait
-    assert longest - 11 <= sum(call.pauses) <= longest
+    assert longest - 11 <= sum(call.sleeps) <= longest
 
 
 def test_failures_count_in_addition_to_rate_limits():
@@ -91,8 +91,8 @@ def test_a_time_that_is_past_names_none_and_so_the_attempts_end(stated: float):
     with pytest.raises(RateLimited):
         call.run()
 
-    assert len(call.pauses) == POLICY.attempts - 1
-    assert call.pauses == sorted(call.pauses)
+    assert len(call.sleeps) == POLICY.attempts - 1
+    assert call.sleeps == sorted(call.sleeps)
 
 
 @pytest.mark.parametrize("end", [10.0, 0.0, "no connection"])
@@ -102,7 +102,7 @@ def test_in_a_trigger_nothing_waits(end: float | str):
     with pytest.raises((RateLimited, ConnectionFailed)):
         call.run()
 
-    assert call.pauses == []
+    assert call.sleeps == []
 
 
 @pytest.mark.parametrize("drift", [1.0, -20.0])
@@ -116,7 +116,7 @@ def test_a_clock_that_moves_between_two_polls_changes_nothing(drift: float, poli
             call.run()
     else:
         call.run()
-    assert len(call.pauses) == (0 if policy.attempts == 1 else 2)
+    assert len(call.sleeps) == (0 if policy.attempts == 1 else 2)
 
 
 def test_server_down_with_a_stated_time_is_not_polled_more_often():
@@ -126,4 +126,4 @@ def test_server_down_with_a_stated_time_is_not_polled_more_often():
     with pytest.raises(RateLimited):
         call.run()
 
-    assert len(call.pauses) == POLICY.attempts - 1
+    assert len(call.sleeps) == POLICY.attempts - 1

@@ -24,7 +24,7 @@ Serve = Callable[[socket.socket, bytes], None]
 
 
 class Listener:
-    """Hands each connection, with what came on it first, to a function."""
+    """Passes each connection, with its first bytes, to a function."""
 
     def __init__(self, serve: Serve):
         self._serve = serve
@@ -39,15 +39,15 @@ class Listener:
             while True:
                 connection, _ = self._socket.accept()
                 self.connections += 1
-                threading.Thread(target=self._begin, args=(connection,), daemon=True).start()
+                threading.Thread(target=self._handle, args=(connection,), daemon=True).start()
 
-    def _begin(self, connection: socket.socket) -> None:
+    def _handle(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
             self._serve(connection, connection.recv(2**16))
 
     def close(self) -> None:
         self.open.set()
-        self._socket.shutdown(socket.SHUT_RDWR)  # closing alone does not wake a thread that waits in accept()
+        self._socket.shutdown(socket.SHUT_RDWR)  # closing alone does not end a thread that waits in accept()
         self._socket.close()
 
 
@@ -156,7 +156,7 @@ def test_an_error_in_handling_does_not_affect_the_next_call(listen):
 
 @pytest.fixture
 def drops_idle(listen) -> Listener:
-    """A server behind something that forgets a connection after its first call, without a word."""
+    """A server behind a device that silently drops a connection after its first call."""
 
     def serve(connection: socket.socket, received: bytes) -> None:
         connection.sendall(OK)
