@@ -44,7 +44,7 @@ APPROVED = [("90001", "Approve")]
 
 @pytest.fixture
 def row(emulator) -> dict[str, Any]:
-    """What the sensor returns for the instance that waits for us."""
+    """What the sensor returns for the instance that waits for the connection's user."""
     (found,) = ProcoreResponseRequestedSensor(task_id="waiting", tool_type=TOOL).execute({})
     return found
 
@@ -66,7 +66,7 @@ def in_task(store: Any) -> dict[str, Any]:
 
 
 class Function:
-    """A function to decorate that decides otherwise each time; what it was given is in ``seen``."""
+    """A function to decorate that decides otherwise each time; its arguments are in ``seen``."""
 
     def __init__(self, *decisions: Any):
         self.decisions = list(decisions)
@@ -145,13 +145,13 @@ def test_the_function_gets_the_row_and_the_current_state(emulator, row, store, a
     assert json.loads(json.dumps(instance)) == instance
 
 
-def test_the_keys_that_are_documented_are_those_that_are_given(row, store, approves):
+def test_the_documented_keys_are_those_of_the_arguments(row, store, approves):
     run(approves(), store, row)
 
     documented = procore_response.__doc__.partition("what was just read: ``{")[2].partition("}``.")[0]
     for inner in ("{id, name, type}", "{id, name, login}", "{option, type, comment, by, at}"):
         documented = documented.replace(inner, "")
-    assert {word.strip(" :[]\n") for word in documented.split(",")} == set(approves.seen[0])
+    assert {name.strip(" :[]\n") for name in documented.split(",")} == set(approves.seen[0])
 
 
 def test_response_takes_files_attachments_and_option_type_or_id(emulator, row, store, tmp_path):
@@ -170,8 +170,8 @@ def test_response_takes_files_attachments_and_option_type_or_id(emulator, row, s
 
 
 def test_a_skipped_step_is_not_changed(emulator, row, store):
-    with pytest.raises(AirflowSkipException, match=f"Skipped instance {INSTANCE}. not ours"):
-        run(Function(Skip("not ours"))(), store, row)
+    with pytest.raises(AirflowSkipException, match=f"Skipped instance {INSTANCE}. not in scope"):
+        run(Function(Skip("not in scope"))(), store, row)
     assert responses(emulator) == []
 
 
@@ -184,7 +184,7 @@ def test_anything_else_is_rejected_with_what_to_return(emulator, row, store, ret
 
 @pytest.mark.sample(3)
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         (Respond("Aprove"), "'Aprove' matches no option"),
         (Respond(), "exactly one of option, option_type"),
@@ -194,9 +194,9 @@ def test_anything_else_is_rejected_with_what_to_return(emulator, row, store, ret
         (Respond("Approve", attachments=["1"]), "attachments must be a mapping of kinds to ids"),
     ],
 )
-def test_unsendable_response_is_not_stored(emulator, row, store, wrong, said):
+def test_unsendable_response_is_not_stored(emulator, row, store, wrong, message):
     function = Function(wrong, Respond("Approve"))
-    with pytest.raises(ConfigurationError, match=said):
+    with pytest.raises(ConfigurationError, match=message):
         run(function(), store, row)
 
     run(function(), store, row)
@@ -353,7 +353,7 @@ def test_response_and_skip_leave_a_line_in_the_log(emulator, row, store, approve
 
     output = capsys.readouterr().out
     (line,) = [line for line in output.splitlines() if "Responded" in line]
-    assert all(word in line for word in ("'Approve'", "'Budget Check'", INSTANCE, "5001", "90001"))
+    assert all(text in line for text in ("'Approve'", "'Budget Check'", INSTANCE, "5001", "90001"))
     assert "not mine" in output
     assert "fine" not in output.replace(line, "")
 
@@ -361,7 +361,7 @@ def test_response_and_skip_leave_a_line_in_the_log(emulator, row, store, approve
 # --- waiting ---
 
 
-def paused(built: Any, store: Any, event: Any = None) -> Any:
+def deferred_run(built: Any, store: Any, event: Any = None) -> Any:
     """Run a task that is to be deferred; return what it defers to."""
     deferred = pytest.importorskip("airflow.exceptions").TaskDeferred
     with pytest.raises(deferred) as raised:
@@ -374,7 +374,7 @@ def test_waiting_function_is_called_again_without_a_worker(emulator, row, store)
     options = {"deferrable": True, "poke_interval": 120, "timeout": 3600}
 
     before = datetime.now(timezone.utc)
-    deferred = paused(operator(function(), row, options=options), store)
+    deferred = deferred_run(operator(function(), row, options=options), store)
 
     path, arguments = deferred.trigger.serialize()
     assert path == "airflow_provider_workflows.triggers.wakeup.WakeUpTrigger"
@@ -397,10 +397,10 @@ def test_rejected_read_after_a_wait_does_not_end_the_task(emulator, row, store, 
     store = store if has_store else None
     options = {"deferrable": True, "poke_interval": 120, "timeout": 3600}
     function = Function(Wait(), Respond("Approve"))
-    event = paused(operator(function(), row, options=options), store).trigger.event
+    event = deferred_run(operator(function(), row, options=options), store).trigger.event
     emulator.control("POST", "faults", path=f"/instances/{INSTANCE}", status=403, body=body, times=1)
 
-    again = paused(operator(function(), row, options=options), store, event).trigger.event
+    again = deferred_run(operator(function(), row, options=options), store, event).trigger.event
 
     assert (len(function.seen), responses(emulator)) == (1, [])
     assert again["step_occurrence_id"] == event["step_occurrence_id"]
@@ -415,11 +415,11 @@ def test_rejected_read_after_a_wait_does_not_end_the_task(emulator, row, store, 
 def test_reads_rejected_for_too_long_end_the_waiting_task(emulator, row, store):
     options = {"deferrable": True, "poke_interval": 120, "timeout": 3600}
     function = Function(Wait(), Respond("Approve"))
-    event = paused(operator(function(), row, options=options), store).trigger.event
+    event = deferred_run(operator(function(), row, options=options), store).trigger.event
     emulator.control("POST", "faults", path=f"/instances/{INSTANCE}", status=403, times=3)
 
     for _ in range(2):
-        event = paused(operator(function(), row, options=options), store, event).trigger.event
+        event = deferred_run(operator(function(), row, options=options), store, event).trigger.event
     with pytest.raises(Exception, match="Permission denied"):
         operator(function(), row, options=options).execute_complete(in_task(store), event=event)
 
@@ -441,7 +441,7 @@ def test_a_task_that_is_not_deferrable_is_rescheduled(emulator, row, store):
 
 def test_wait_log_shows_the_state_assignees_and_next_poll(row, store, capsys):
     options = {"deferrable": True, "poke_interval": 120}
-    paused(operator(Function(Wait("no quote yet"))(), row, options=options), store)
+    deferred_run(operator(Function(Wait("no quote yet"))(), row, options=options), store)
 
     logged = capsys.readouterr().out
     assert f"Instance {INSTANCE} has been at step 'Budget Check' since {row['step_started_at']}" in logged
@@ -459,9 +459,9 @@ def test_function_that_still_waits_at_the_deadline_fails_the_task(emulator, row,
 
 def test_deadline_is_that_of_the_first_try_after_retries(row, store):
     options = {"deferrable": True, "timeout": 3600}
-    first = paused(operator(Function(Wait())(), row, options=options), store).trigger.event["deadline"]
+    first = deferred_run(operator(Function(Wait())(), row, options=options), store).trigger.event["deadline"]
 
-    assert paused(operator(Function(Wait())(), row, options=options), store).trigger.event["deadline"] == first
+    assert deferred_run(operator(Function(Wait())(), row, options=options), store).trigger.event["deadline"] == first
 
 
 @pytest.mark.parametrize("form", [datetime.isoformat, lambda time: time], ids=["text", "time"])
@@ -480,7 +480,7 @@ def test_without_a_store_the_deadline_survives_a_sleep(row, deferrable, form):
 def test_id_without_a_store_stays_with_its_occurrence(emulator, row):
     function = Function(Wait(), Respond("Reject"))
     options = {"deferrable": True, "retries": 0}
-    event = paused(operator(function(), INSTANCE, options=options), None).trigger.event
+    event = deferred_run(operator(function(), INSTANCE, options=options), None).trigger.event
     assert event["step_occurrence_id"] == row["step_occurrence_id"]
     respond_as_user(emulator, "integration@example.com", "Approve")
     respond_as_user(emulator, "dana@example.com", "Return")
@@ -525,8 +525,8 @@ def test_a_function_may_change_its_instance(emulator, row, store):
 @pytest.mark.parametrize("by_name", [True, False])
 @pytest.mark.parametrize("kind", ["row", "id", "number"])
 def test_the_instance_is_an_id_or_a_row_by_position_or_name(emulator, row, store, approves, kind, by_name):
-    given = {"row": row, "id": INSTANCE, "number": int(INSTANCE)}[kind]
-    args, kwargs = ((), {"instance": given}) if by_name else ((given,), {})
+    instance = {"row": row, "id": INSTANCE, "number": int(INSTANCE)}[kind]
+    args, kwargs = ((), {"instance": instance}) if by_name else ((instance,), {})
 
     first = run(approves(), store, *args, **kwargs)
     again = run(approves(), store, *args, **kwargs)
@@ -536,15 +536,15 @@ def test_the_instance_is_an_id_or_a_row_by_position_or_name(emulator, row, store
 
 
 def test_function_may_take_arguments_context_and_any_parameter(row, store):
-    given: dict[str, Any] = {}
+    received: dict[str, Any] = {}
 
     def decide(instance, rate, run_id, *, note="none", **more):
-        given.update(id=instance["instance_id"], rate=rate, run_id=run_id, note=note)
+        received.update(id=instance["instance_id"], rate=rate, run_id=run_id, note=note)
         return Respond("Approve")
 
     run(decide, store, row, "2.5", note="mine")
 
-    assert given == {"id": INSTANCE, "rate": "2.5", "run_id": "run-7", "note": "mine"}
+    assert received == {"id": INSTANCE, "rate": "2.5", "run_id": "run-7", "note": "mine"}
 
 
 @pytest.mark.parametrize("empty", [None, "", " ", "None", [], {}, {"instance_id": None}])
@@ -557,7 +557,7 @@ def test_an_instance_that_is_none_is_named_before_sending(emulator, store, appro
 @pytest.mark.parametrize(
     "option", ["option", "comment", "instance_id", "step_occurrence_id", "mode", "soft_fail", "files", "max_wait"]
 )
-def test_option_given_by_function_or_row_is_rejected_at_parsing(option):
+def test_option_set_by_function_or_row_is_rejected_at_parsing(option):
     with pytest.raises(TypeError, match=f"takes no option {option}"):
         procore_response(**{option: "x"})
 
@@ -636,7 +636,7 @@ def decorated_responses():
     def respond(instance, limit, ti):
         seen = os.path.join(os.environ["FLOW_FOLDER"], instance["item_id"])
         if instance["item_id"] == "5003":
-            return Skip("not ours")
+            return Skip("not in scope")
         if instance["item_id"] == "5002" and not os.path.exists(seen):
             open(seen, "w").close()
             return Wait("the first time")
@@ -662,7 +662,7 @@ def test_a_dag_maps_the_function_over_the_sensors_rows(emulator, monkeypatch, tm
     monkeypatch.setenv("FLOW_FOLDER", str(tmp_path))
     flow = run_source("decorated_responses", FLOW, monkeypatch, tmp_path)
 
-    found = sorted((one.task_id, str(one.state)) for one in flow.get_task_instances())
+    found = sorted((task_instance.task_id, str(task_instance.state)) for task_instance in flow.get_task_instances())
     assert found == [
         ("describe", "success"),
         ("respond", "skipped"),

@@ -114,24 +114,24 @@ def test_functions_return_is_written_and_the_instance_completed(emulator, instan
     assert json.loads(json.dumps(result)) == result
 
 
-def test_the_function_is_given_typed_values_under_labels_or_keys(emulator, store):
+def test_the_function_gets_typed_values_under_labels_or_keys(emulator, store):
     started = emulator.control("POST", "workflowsoft/processes", diagram="Field types")
-    given = {}
+    received = {}
 
     def read(fields):
-        given.update(fields)
+        received.update(fields)
 
     result = run(read, store, started["integration_instance_id"])
 
     assert (result["written"], result["unchanged"]) == ([], [])
-    assert given["Amount"] == Decimal("12345678901234.5678")
-    assert isinstance(given["Amount"], Decimal)
-    assert given["Moment"] == pendulum.datetime(2026, 3, 1, 8, 30)
-    assert isinstance(given["Moment"], pendulum.DateTime)
-    assert given["Moment"].utcoffset() is not None
-    assert (given["Amount or none"], given["Flag"], given["Large number"]) == (None, False, 9007199254740993)
-    assert "Twin" not in given
-    assert sorted(value for name, value in given.items() if name.startswith("6f9c1e85")) == ["First", "Second"]
+    assert received["Amount"] == Decimal("12345678901234.5678")
+    assert isinstance(received["Amount"], Decimal)
+    assert received["Moment"] == pendulum.datetime(2026, 3, 1, 8, 30)
+    assert isinstance(received["Moment"], pendulum.DateTime)
+    assert received["Moment"].utcoffset() is not None
+    assert (received["Amount or none"], received["Flag"], received["Large number"]) == (None, False, 9007199254740993)
+    assert "Twin" not in received
+    assert sorted(value for name, value in received.items() if name.startswith("6f9c1e85")) == ["First", "Second"]
 
 
 def test_every_type_of_value_may_be_returned(emulator, store):
@@ -276,40 +276,40 @@ def test_the_instance_is_an_id_or_a_row_by_position_or_name(emulator, store):
     def decide(fields):
         return {"Venue": "Hall"}
 
-    for given in (
+    for call_with in (
         lambda instance: ((instance,), {}),
         lambda instance: ((int(instance),), {}),
         lambda instance: ((), {"integration_instance_id": instance}),
         lambda instance: ((), {"integration_instance_id": {"integration_instance_id": instance, "step_id": "101"}}),
     ):
         started = emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
-        args, kwargs = given(started["integration_instance_id"])
+        args, kwargs = call_with(started["integration_instance_id"])
         result = run(decide, store, *args, **kwargs)
         assert result["integration_instance_id"] == started["integration_instance_id"]
     assert [done["times"] for done in effects(emulator, "complete")] == [1, 1, 1, 1]
 
 
 def test_the_function_accepts_id_arguments_and_context(emulator, instance_id, store):
-    given = {}
+    received = {}
 
     def all_of_it(fields, rate, integration_instance_id, run_id, *, note="none"):
-        given.update(rate=rate, instance=integration_instance_id, run_id=run_id, note=note, names=len(fields))
+        received.update(rate=rate, instance=integration_instance_id, run_id=run_id, note=note, names=len(fields))
         return {"Venue": "Hall"}
 
     run(all_of_it, store, "2.5", {"integration_instance_id": instance_id}, note="mine")
 
-    assert given == {"rate": "2.5", "instance": instance_id, "run_id": "run-7", "note": "mine", "names": 6}
+    assert received == {"rate": "2.5", "instance": instance_id, "run_id": "run-7", "note": "mine", "names": 6}
 
 
 def test_function_may_take_any_parameter_and_no_fields(instance_id, store):
-    given = {}
+    received = {}
 
     def compute(**everything):
-        given.update(everything)
+        received.update(everything)
         return {"Venue": "Hall"}
 
     run(compute, store, instance_id, rate=1)
-    assert set(given) == {"integration_instance_id", "rate", "fields"}
+    assert set(received) == {"integration_instance_id", "rate", "fields"}
 
     def nothing():
         return None
@@ -331,7 +331,7 @@ def test_wrapped_function_is_called_with_its_wrapper(emulator, instance_id, stor
 
 
 @pytest.mark.parametrize(
-    ("args", "kwargs", "said"),
+    ("args", "kwargs", "message"),
     [
         ((), {"rate": 1}, "missing a required argument: 'integration_instance_id'"),
         (("1",), {}, "missing a required argument: 'rate'"),
@@ -339,11 +339,11 @@ def test_wrapped_function_is_called_with_its_wrapper(emulator, instance_id, stor
         (("1", 2), {"fields": {}}, "unexpected keyword argument 'fields'"),
     ],
 )
-def test_a_wrong_call_is_reported_when_the_dag_is_read(args, kwargs, said):
+def test_a_wrong_call_is_reported_when_the_dag_is_read(args, kwargs, message):
     def decide(fields, rate):
         return None
 
-    with pytest.raises(TypeError, match=said):
+    with pytest.raises(TypeError, match=message):
         operator(decide, *args, **kwargs)
 
 
@@ -357,15 +357,15 @@ def starred(*fields): ...
 
 
 @pytest.mark.parametrize(
-    ("function", "said"),
+    ("function", "message"),
     [
         (coroutine, "must be a plain function, but is a coroutine function"),
         (positional_only, "parameter 'fields' cannot be passed by name"),
         (starred, "parameter 'fields' cannot be passed by name"),
     ],
 )
-def test_function_without_named_parameters_is_rejected_at_parsing(function, said):
-    with pytest.raises(TypeError, match=said):
+def test_function_without_named_parameters_is_rejected_at_parsing(function, message):
+    with pytest.raises(TypeError, match=message):
         workflowsoft_integration(function)
 
 
@@ -432,7 +432,7 @@ def test_an_instance_that_is_none_is_named_before_sending(emulator, store, longe
     assert emulator.requests() == []
 
 
-def test_an_instance_that_a_mapped_task_was_not_given_is_named(emulator, store):
+def test_an_instance_that_a_mapped_task_did_not_get_is_named(emulator, store):
     with DAG("any", schedule=None):
         built = operator(lambda fields, rate: None, "1", rate=1)
     built.op_args, built.op_kwargs = [], {"rate": 1}  # as of .expand(rate=[1])
@@ -621,7 +621,7 @@ def test_airflow_passes_the_whole_result_of_a_sensor(emulator, rows, monkeypatch
     assert str(flow.state) == "success"
     ids = [row["integration_instance_id"] for row in rows]
     assert completed(emulator) == ids
-    (plan,) = [one for one in flow.get_task_instances() if one.task_id == "plan"]
+    (plan,) = [task_instance for task_instance in flow.get_task_instances() if task_instance.task_id == "plan"]
     assert [result["integration_instance_id"] for result in plan.xcom_pull(task_ids="plan")] == ids
 
 
@@ -675,7 +675,7 @@ def test_rejected_retry_does_not_call_the_function_on_new_values(emulator, insta
     assert_done_once(emulator)
 
 
-def test_a_rejected_completion_is_sent_by_a_retry_that_writes_nothing(emulator, instance_id, store, longer):
+def test_rejected_completion_is_sent_by_a_retry_without_writing(emulator, instance_id, store, longer):
     fault(emulator, "PATCH", COMPLETE, status=403)
     with pytest.raises(PermissionDenied):
         run(longer.function(), store, instance_id)
@@ -756,7 +756,10 @@ def test_a_dag_maps_the_function_over_the_sensors_rows(emulator, monkeypatch, tm
     monkeypatch.setenv("FLOW_INSTANCES", json.dumps(rows))
     flow = run_source("decorated_flow", FLOW + "\n\ndecorated_flow()\n", monkeypatch, tmp_path)
 
-    found = sorted((one.task_id, one.map_index, str(one.state)) for one in flow.get_task_instances())
+    found = sorted(
+        (task_instance.task_id, task_instance.map_index, str(task_instance.state))
+        for task_instance in flow.get_task_instances()
+    )
     assert found == [
         ("describe", -1, "success"),
         ("enrich", 0, "success"),
@@ -765,13 +768,15 @@ def test_a_dag_maps_the_function_over_the_sensors_rows(emulator, monkeypatch, tm
         ("instances", -1, "success"),
     ]
     # Which of them runs first is Airflow's choice.
-    ours = [effect for effect in emulator.effects() if effect["via"] == "api"]
-    acts = {(effect["action"], effect["target"]["integration_instance_id"]): effect["detail"] for effect in ours}
+    by_the_api = [effect for effect in emulator.effects() if effect["via"] == "api"]
+    writes = {
+        (effect["action"], effect["target"]["integration_instance_id"]): effect["detail"] for effect in by_the_api
+    }
     first, second, _ = (row["integration_instance_id"] for row in rows)
-    assert len(ours) == 4
-    assert acts["write_fields", first]["fields"] == {DURATION: "1670.25", "Venue": '"Main hall"'}
-    assert acts["write_fields", second]["fields"] == {"Venue": '"none"'}
-    assert [acts["complete", one]["custom_action"] for one in (first, second)] == ["__AUTO__", "Reject"]
+    assert len(by_the_api) == 4
+    assert writes["write_fields", first]["fields"] == {DURATION: "1670.25", "Venue": '"Main hall"'}
+    assert writes["write_fields", second]["fields"] == {"Venue": '"none"'}
+    assert [writes["complete", instance]["custom_action"] for instance in (first, second)] == ["__AUTO__", "Reject"]
 
 
 def test_the_reason_of_a_rejection_may_be_an_error(emulator, instance_id, store):
@@ -791,9 +796,12 @@ def test_without_a_store_in_this_airflow_the_task_is_not_retried(emulator, insta
     assert len(effects(emulator, "complete")) == 1
 
 
-@pytest.mark.parametrize("wanted", [True, False])
-def test_given_multiple_outputs_is_used(wanted):
-    assert operator(lambda fields: None, "5", options={"multiple_outputs": wanted}).multiple_outputs is wanted
+@pytest.mark.parametrize("multiple_outputs", [True, False])
+def test_explicit_multiple_outputs_is_used(multiple_outputs):
+    assert (
+        operator(lambda fields: None, "5", options={"multiple_outputs": multiple_outputs}).multiple_outputs
+        is multiple_outputs
+    )
 
 
 # --- dry runs ---
@@ -827,9 +835,9 @@ def test_dry_run_returns_the_fields_and_the_completion(emulator, instance_id, st
 
 def test_dry_run_of_a_list_has_a_result_for_each_instance(emulator, store, instance_id, longer):
     second = emulator.control("POST", "workflowsoft/processes", diagram="Event planning")["integration_instance_id"]
-    given = [{"integration_instance_id": str(one)} for one in (instance_id, second)]
+    instances = [{"integration_instance_id": str(instance)} for instance in (instance_id, second)]
 
-    results = operator(longer.function(), given, options={"dry_run": True}).execute({"task_state_store": store})
+    results = operator(longer.function(), instances, options={"dry_run": True}).execute({"task_state_store": store})
 
     assert [(result["dry_run"], len(result["would_send"])) for result in results] == [(True, 2), (True, 2)]
     assert [result["integration_instance_id"] for result in results] == [str(instance_id), str(second)]
