@@ -21,7 +21,7 @@ from tests.robustness.secrets.servers import Hostile, OtherHost
 from tests.support.versions import AIRFLOW
 
 PAGE = Path(__file__).parents[3] / "docs" / "doctor.md"
-MOST_REQUESTS = 20
+MAX_REQUESTS = 20
 
 
 @pytest.fixture(autouse=True)
@@ -103,9 +103,9 @@ def test_a_good_connection_passes_and_is_only_read(emulator, examine, conn_type)
     assert {check.name: check.detail for check in checks.values() if check.status not in ("ok", "warning")} == {}
     assert all(bool(check.fix) == (check.status != "ok") for check in checks.values())
     sent = emulator.requests()
-    assert {one["method"] for one in sent if one["path"] != "/oauth/token"} == {"GET"}
-    assert not [one for one in sent if "new-integrations" in one["path"]]
-    assert len(sent) <= MOST_REQUESTS
+    assert {request["method"] for request in sent if request["path"] != "/oauth/token"} == {"GET"}
+    assert not [request for request in sent if "new-integrations" in request["path"]]
+    assert len(sent) <= MAX_REQUESTS
     assert emulator.effects() == before
 
 
@@ -129,7 +129,7 @@ def test_user_who_is_never_an_assignee_is_a_warning(emulator, examine):
 
     checks = examine()
 
-    assert len(emulator.requests()) <= MOST_REQUESTS
+    assert len(emulator.requests()) <= MAX_REQUESTS
     assert checks["assignee"].status == "warning"
     assert "make the user an assignee" in checks["assignee"].fix
 
@@ -182,7 +182,7 @@ def test_a_wrong_project_is_reported_and_the_rest_is_still_checked(examine):
     assert checks["assignee"].detail == "not checked: project failed"
 
 
-def test_without_a_project_only_the_tools_of_the_company_are_checked(examine):
+def test_without_a_project_only_company_level_tools_are_checked(examine):
     checks = examine(extra={"project_id": None})
 
     assert checks["project"].status == "warning"
@@ -335,8 +335,8 @@ def test_the_command_prints_one_json_object_and_fails_with_one(emulator, set_con
     assert set(report) == {"connection", "type", "ok", "checks"}
     assert (report["connection"], report["type"], report["ok"]) == ("patient", "http", False)
     assert report["checks"][0]["status"] == "failed"
-    assert {one["status"] for one in report["checks"][1:]} == {"skipped"}
-    assert all(set(one) == {"name", "status", "detail", "fix"} for one in report["checks"])
+    assert {check["status"] for check in report["checks"][1:]} == {"skipped"}
+    assert all(set(check) == {"name", "status", "detail", "fix"} for check in report["checks"])
 
 
 def test_a_connection_that_airflow_does_not_know_fails(capsys):
@@ -370,7 +370,7 @@ def test_piped_output_has_no_long_line_and_no_colour(airflow_connections, capsys
     assert "\x1b" not in out
 
 
-def test_words_of_a_server_reach_no_terminal_as_commands(emulator, airflow_connections, capsys):
+def test_text_of_a_server_reaches_no_terminal_as_commands(emulator, airflow_connections, capsys):
     tools = {"data": [{"type": "\x1b]0;title\x07[bold red]tool", "provider": "Company"}]}
     fault(emulator, "/workflows/tools$", status=200, json=tools)
 

@@ -77,7 +77,7 @@ def test_instances_with_a_default_preset_are_ready(emulator, readiness):
     assert report["ok"] is True
     place = place_of(report)
     assert (place["project"], place["preset"]["id"], place["reason"]) == ("Riverside Tower", "401", "")
-    assert [one["instance_id"] for one in place["instances"]] == ["568150", "568151"]
+    assert [row["instance_id"] for row in place["instances"]] == ["568150", "568151"]
 
 
 def test_report_agrees_with_what_the_upgrade_then_does(emulator, readiness):
@@ -89,11 +89,11 @@ def test_report_agrees_with_what_the_upgrade_then_does(emulator, readiness):
 
     assert numbers(report) == (6, 4, 2, 0, 1)
     for place in report["places"]:
-        ids = [one["instance_id"] for one in place["instances"]]
+        ids = [row["instance_id"] for row in place["instances"]]
         where = {"project_id": place["project_id"], "tool_type": place["tool"]}
         done = emulator.control("POST", "procore/legacy/upgrade", **where)
         assert done == ({"moved": [], "stuck": ids} if place["stuck"] else {"moved": ids, "stuck": []})
-    assert [one["instance_id"] for one in place_of(report, "1002", "requisition")["instances"]] == stuck
+    assert [row["instance_id"] for row in place_of(report, "1002", "requisition")["instances"]] == stuck
 
 
 @pytest.mark.parametrize("change", [{"default": False}, {"valid": False}])
@@ -143,7 +143,7 @@ def test_instance_without_time_or_assignee_is_counted_and_named(emulator, readin
     place = place_of(readiness())
 
     assert (place["running"], place["pending_with_unassigned"]) == (2, 1)
-    assert [one["instance_id"] for one in place["instances"]] == ["2", "1"]
+    assert [row["instance_id"] for row in place["instances"]] == ["2", "1"]
     assert place["instances"][1]["since"] is None
 
 
@@ -235,7 +235,7 @@ def test_filters_limit_the_report_and_its_requests(emulator, readiness):
 
     sent = len(emulator.requests())
     assert numbers(readiness("--project", "1002")) == (1, 1, 0, 0, 0)
-    presets = [one["path"] for one in emulator.requests()[sent:] if one["path"].endswith("/presets")]
+    presets = [request["path"] for request in emulator.requests()[sent:] if request["path"].endswith("/presets")]
     assert [path.split("/projects/")[1] for path in presets] == ["1002/workflows/presets"]
     for tool in ("requisition", "Requisition", "Subcontractor Invoice"):
         assert numbers(readiness("--tool", tool)) == (1, 1, 0, 0, 0)
@@ -259,8 +259,8 @@ def test_report_only_reads_and_requests_each_place_once(emulator, readiness):
 
     assert readiness()["running"] == 4503
 
-    requests = [one for one in emulator.requests()[sent:] if not one["path"].endswith("/oauth/token")]
-    assert {one["method"] for one in requests} == {"GET"}
+    requests = [request for request in emulator.requests()[sent:] if not request["path"].endswith("/oauth/token")]
+    assert {request["method"] for request in requests} == {"GET"}
     assert len(requests) == 1 + 3 + 2  # the tools, pages of 2000 rows, and the presets of two places
     assert emulator.effects() == before
 
@@ -274,7 +274,7 @@ def test_report_sends_no_more_once_it_is_rate_limited(emulator, readiness, monke
     report = readiness()
 
     assert numbers(report) == (4, 0, 0, 4, 1)
-    assert len([one for one in emulator.requests()[sent:] if one["path"].endswith("/presets")]) == 1
+    assert len([request for request in emulator.requests()[sent:] if request["path"].endswith("/presets")]) == 1
     assert len(report["not_read"]) == 3
 
 

@@ -1,4 +1,4 @@
-"""The list of active instances: complete or said to be incomplete, only read, the same as text and as JSON."""
+"""The list of active instances: complete or reported as incomplete, only read, the same as text and as JSON."""
 
 from __future__ import annotations
 
@@ -84,9 +84,9 @@ def test_it_only_reads(emulator, listed):
 
     assert emulator.effects() == before
     requests = emulator.requests()[sent:]
-    writes = [one["path"] for one in requests if one["method"] != "GET"]
+    writes = [request["path"] for request in requests if request["method"] != "GET"]
     assert not [path for path in writes if not path.endswith(("/oauth/token", "/bulk_history"))]
-    assert not [one for one in requests if "new-integrations" in one["path"]]
+    assert not [request for request in requests if "new-integrations" in request["path"]]
 
 
 @pytest.mark.parametrize("user", ["dana@example.com", "DANA@example.com"])
@@ -167,11 +167,11 @@ def test_tools_of_projects_need_a_project(emulator, set_connection, listed):
     del connection["extra"]["project_id"]
     set_connection("procore_default", connection)
 
-    without, given = listed(), listed("--project", "1001")
+    without, of_project = listed(), listed("--project", "1001")
 
     assert any("--project" in missing["reason"] for missing in without["not_read"])
     assert of_v2(without) == {}
-    assert set(of_v2(given)) == {"700001"}
+    assert set(of_v2(of_project)) == {"700001"}
 
 
 def test_workflowsoft_names_the_steps_that_it_does_not_read(listed):

@@ -44,9 +44,9 @@ def test_it_reads_only_and_few_times(tenant, run, conn_type):
     assert code == 0
     assert tenant.emulator.effects() == effects
     assert 0 < len(requests) <= recording.MAX_REQUESTS
-    posts = [one["path"] for one in requests if one["method"] != "GET"]
+    posts = [request["path"] for request in requests if request["method"] != "GET"]
     assert not [path for path in posts if not path.endswith(("/oauth/token", "/instances/bulk_history"))]
-    assert not [one for one in requests if "new-integrations" in one["path"]]
+    assert not [request for request in requests if "new-integrations" in request["path"]]
 
 
 def test_dry_run_of_a_connection_checks_as_much(tenant, run, monkeypatch):
@@ -56,7 +56,9 @@ def test_dry_run_of_a_connection_checks_as_much(tenant, run, monkeypatch):
     dry_code, dry_found = run("--json")
 
     assert dry_code == code == 0
-    results = [{one["flag"]: one["result"] for one in json.loads(text)["findings"]} for text in (found, dry_found)]
+    results = [
+        {finding["flag"]: finding["result"] for finding in json.loads(text)["findings"]} for text in (found, dry_found)
+    ]
     assert results[0] == results[1]
 
 
@@ -217,7 +219,10 @@ SIDES = {
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("conn_type", SIDES)
 def test_emulator_with_the_printed_flags_is_checked_the_same(tenant, run, monkeypatch, conn_type):
-    arguments = {"procore": [], "workflowsoft": [f"--instance-id={one}" for one in tenant.ws_instances[:2]]}[conn_type]
+    arguments = {
+        "procore": [],
+        "workflowsoft": [f"--instance-id={instance_id}" for instance_id in tenant.ws_instances[:2]],
+    }[conn_type]
     tenant.control("flags", "PATCH", **SIDES[conn_type])
     first = json.loads(run("--json", *arguments, conn_id=f"{conn_type}_tenant")[1])["findings"]
     flags = json.loads(run("--emulator-flags", *arguments, conn_id=f"{conn_type}_tenant")[1])
@@ -243,4 +248,4 @@ def test_check_never_meets_the_servers_rate_limit(tenant, monkeypatch, stated):
     checked = check_contract("tenant", sleep=tenant.later)
 
     assert checked.problem == ""
-    assert 429 not in [one["status"] for one in tenant.emulator.requests(since=start)]
+    assert 429 not in [request["status"] for request in tenant.emulator.requests(since=start)]

@@ -1,4 +1,4 @@
-"""The report of a contract check holds the structure of a tenant, and nothing of its own."""
+"""The report of a contract check has the structure of a tenant, and nothing of its own."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def texts(value: Any) -> Iterator[str]:
 
 
 def is_of_the_tenant(text: str) -> bool:
-    """Return whether a text reveals something of the tenant: it is no word of the API, and no short number."""
-    is_word = text.lower() in documented.WORDS or text.rstrip("?") in documented.FIELD_TYPES
-    return len(text) > 3 and not is_word and not (text.isdecimal() and len(text) < 4)
+    """Return whether a text reveals something of the tenant: it is no term of the API, and no short number."""
+    is_term = text.lower() in documented.WORDS or text.rstrip("?") in documented.FIELD_TYPES
+    return len(text) > 3 and not is_term and not (text.isdecimal() and len(text) < 4)
 
 
 @pytest.mark.parametrize("conn_type", ["procore", "workflowsoft"])
@@ -51,7 +51,7 @@ def test_nothing_of_the_tenants_own_is_in_the_report(tenant, check, conn_type):
     whole = json.loads(report.anonymous(checked))
 
     for finding in whole["findings"]:
-        del finding["question"], finding["answer"]  # the words of the table
+        del finding["question"], finding["answer"]  # the texts of the table
     found = [text for text in texts(whole["responses"]) if text in own]
     found += [text for text in own if len(text) > 6 and text in json.dumps(whole)]
     assert found == []
@@ -97,7 +97,7 @@ def test_a_text_has_the_same_pseudonym_everywhere(tenant, check):
     by_item = next(r for r in responses if r["read"] == "instances_item")
     shown = [r["body"]["data"] for r in responses if r["read"] == "instance"]
     assert by_item["query"]["filters[item_id]"] == by_item["body"]["data"][0]["item_id"]
-    assert {row["id"] for row in listed} & {one["id"] for one in shown}
+    assert {row["id"] for row in listed} & {row["id"] for row in shown}
     assert len({row["id"] for row in listed}) == len(listed)
 
 

@@ -8,7 +8,7 @@ from airflow_provider_workflows.diagnostics.contract_check.check import PROBES
 from airflow_provider_workflows.diagnostics.open_questions import open_questions
 
 READABLE = {row.flag: row for row in open_questions() if row.cannot_be_read is None}
-# Sides that look on the wire like another one or like nothing: what the check finds instead.
+# Sides that are on the wire like another one or like nothing: what the check finds instead.
 LOOKS_LIKE = {
     ("list_total", "shown_rows"): None,
     ("rate_headers", "when_on"): "never",
