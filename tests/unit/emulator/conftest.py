@@ -1,4 +1,4 @@
-"""Clients of the emulator that hold every response against the emulator's own description."""
+"""Clients of the emulator that check every response against the emulator's own description."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hold a response against an OpenAPI description."""
+"""Check a response against an OpenAPI description."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def test_every_flag_starts_with_its_first_value_and_takes_others(emulator):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "words"),
+    ("flags", "message"),
     [
         ({"weather": "fine"}, "cursor_place"),
         ({"history": "long"}, "full, events_only, no_status, absent"),
@@ -122,9 +122,9 @@ def test_every_flag_starts_with_its_first_value_and_takes_others(emulator):
         ({"stale_step": "404", "history": "long"}, "full, events_only, no_status, absent"),
     ],
 )
-def test_an_unknown_flag_or_value_is_rejected_with_the_allowed(emulator, wanted, words):
-    with pytest.raises(RuntimeError, match=words):
-        emulator.control("PATCH", "flags", **wanted)
+def test_an_unknown_flag_or_value_is_rejected_with_the_allowed(emulator, flags, message):
+    with pytest.raises(RuntimeError, match=message):
+        emulator.control("PATCH", "flags", **flags)
     assert emulator.control("GET", "flags")["stale_step"] == "422"
 
 
@@ -219,7 +219,7 @@ def test_a_truncated_response_breaks_off(emulator, procore):
         requests.get(procore.url + TOOLS, headers=procore.session.headers, timeout=5)
 
 
-def test_delay_holds_up_one_response_and_no_other(emulator, procore, monkeypatch):
+def test_delay_postpones_one_response_and_no_other(emulator, procore, monkeypatch):
     delays = HeldDelays(monkeypatch)
     emulator.control("POST", "faults", path="/tools$", delay=0.3)
     ended: list[str] = []
@@ -391,7 +391,7 @@ def test_of_many_responses_at_once_exactly_one_counts(emulator, procore):
 
 
 @pytest.mark.parametrize(
-    ("path", "order", "words"),
+    ("path", "order", "message"),
     [
         ("procore/instances/700001/respond", {"login": "nobody", "option": "Approve"}, "pat@example.com"),
         ("procore/instances/700001/respond", {"login": "rita@example.com", "option": "Agree"}, "Approve, Return"),
@@ -403,8 +403,8 @@ def test_of_many_responses_at_once_exactly_one_counts(emulator, procore):
         ("no/such/order", {}, "404"),
     ],
 )
-def test_an_order_that_cannot_be_followed_says_why(emulator, path, order, words):
-    with pytest.raises(RuntimeError, match=words):
+def test_an_order_that_cannot_be_followed_says_why(emulator, path, order, message):
+    with pytest.raises(RuntimeError, match=message):
         emulator.control("POST", path, **order)
     assert emulator.effects() == []
 
@@ -432,8 +432,8 @@ def test_many_starts_are_recorded_as_one_effect(emulator, procore):
     assert effect["target"] == {"instance_ids": started["ids"], "item_ids": started["item_ids"]}
 
     shown = [procore.get(f"{PROJECT}/workflows/instances/{instance_id}")["data"] for instance_id in started["ids"]]
-    assert [one["item_id"] for one in shown] == started["item_ids"]
-    assert {one["current_step_occurrence"]["name"] for one in shown} == {"Budget Check"}
+    assert [instance["item_id"] for instance in shown] == started["item_ids"]
+    assert {instance["current_step_occurrence"]["name"] for instance in shown} == {"Budget Check"}
     assert emulator.control("POST", where, count=1, first_item_id=9000)["item_ids"] == ["9000"]
     other = emulator.control("POST", where, count=2, tool_type="prequalification", project_id=None)
     assert other["item_ids"] == ["1", "2"]

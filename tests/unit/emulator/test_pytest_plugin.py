@@ -109,7 +109,7 @@ print(sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
 """
 
 
-# As the plugin's own, which this tree's settings keep out: it would be loaded before coverage is measured.
+# As the plugin's own, which this tree's settings exclude: it would be loaded before coverage is measured.
 _running_workflows_emulator = pytest_plugin._running_workflows_emulator
 workflows_emulator = pytest_plugin.workflows_emulator
 procore_conn_id = pytest_plugin.procore_conn_id
@@ -138,8 +138,8 @@ def project(tmp_path_factory) -> Path:
 
 
 def run_in(project: Path, *command: str) -> subprocess.CompletedProcess:
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTEST_ADDOPTS")}
-    env = {**kept, "AIRFLOW__CORE__DAGS_FOLDER": str(project / "dags")}
+    inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTEST_ADDOPTS")}
+    env = {**inherited, "AIRFLOW__CORE__DAGS_FOLDER": str(project / "dags")}
     python = str(project / ".user-venv" / "bin" / "python")
     return subprocess.run([python, *command], cwd=project, env=env, capture_output=True, text=True, timeout=500)
 

@@ -52,7 +52,7 @@ def test_a_restart_forgets_instances_and_repeats_their_ids():
     started = []
     for item_id in ("5002", "5003"):
         with Emulator() as emulator:
-            assert [one["item_id"] for one in emulator.control("GET", "state")["procore"]] == ["5001"]
+            assert [instance["item_id"] for instance in emulator.control("GET", "state")["procore"]] == ["5001"]
             started.append(
                 emulator.control("POST", "procore/instances", tool_type="purchase_order_contract", item_id=item_id)
             )
@@ -120,7 +120,7 @@ def test_the_context_manager_leaves_nothing_behind():
 
 
 def test_responses_do_not_wait_for_acknowledgements():
-    """A socket that does not say so holds up each response for 40 ms."""
+    """A socket without that option delays each response by 40 ms."""
     with listening_socket("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
         accepted, _ = listener.accept()
         with accepted:
@@ -223,7 +223,7 @@ def test_100_000_instances_take_little_time_and_memory():
 
 
 @pytest.mark.parametrize("seed", ["large", pytest.param("huge", marks=pytest.mark.slow)])
-def test_the_seeds_of_many_hold_what_they_say(emulator, procore, legacy, seed):
+def test_the_seeds_of_many_contain_the_stated_numbers(emulator, procore, legacy, seed):
     emulator.control("POST", "reset", seed=seed)
     count = {"large": 10_000, "huge": 100_000}[seed]
 

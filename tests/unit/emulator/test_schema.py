@@ -33,7 +33,7 @@ def test_unchecked_lists_are_as_described_in_every_state(emulator, procore, lega
     emulator.control("POST", "procore/legacy/instances/568151/perform", login="rita@example.com", activity="Accept")
     emulator.control("POST", f"procore/legacy/instances/{v1[2]}/terminate")
 
-    # The clients hold each response against the description.
+    # The clients check each response against the description.
     letters = {"filters[tool_type]": "correspondence", "filters[tool_subtype]": "-123456789"}
     for query, count in (({"filters[tool_type]": "purchase_order_contract"}, 5), (letters, 1)):
         for paging in ({}, {"page": "1"}):

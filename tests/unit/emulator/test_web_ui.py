@@ -28,11 +28,11 @@ def overview(emulator: Emulator, search: str = "") -> Any:
 
 
 def instances(emulator: Emulator, api: str, search: str = "") -> dict[str, Any]:
-    return {one["id"]: one for one in overview(emulator, search)["apis"][api]["instances"]}
+    return {instance["id"]: instance for instance in overview(emulator, search)["apis"][api]["instances"]}
 
 
-def press(emulator: Emulator, act: dict[str, Any], **more: Any) -> Any:
-    return emulator.control("POST", act["path"], **act["body"], **more)
+def press(emulator: Emulator, action: dict[str, Any], **more: Any) -> Any:
+    return emulator.control("POST", action["path"], **action["body"], **more)
 
 
 class Elements(HTMLParser):
@@ -81,7 +81,7 @@ def test_the_page_serves_only_its_own_files(emulator):
         assert get(emulator, path).status_code == 404
 
 
-def test_every_control_has_a_name_and_every_label_something_it_names(emulator):
+def test_every_control_has_a_name_and_every_label_a_control(emulator):
     elements = Elements(get(emulator, "/").text).found
     ids = [attributes["id"] for _, attributes in elements if "id" in attributes]
 
@@ -111,41 +111,46 @@ def test_page_polls_do_not_count_as_requests(emulator):
 
 def test_page_shows_state_step_history_and_actions_of_v2(emulator):
     emulator.control("POST", "procore/instances/700001/respond", **INTEGRATION, comment="Within budget.")
-    one = instances(emulator, "procore")["700001"]
+    instance = instances(emulator, "procore")["700001"]
 
-    assert (one["title"], one["item"], one["state"], one["step"]) == (
+    assert (instance["title"], instance["item"], instance["state"], instance["step"]) == (
         "Purchase Order Approval",
         "5001",
         "in progress",
         "Director Approval",
     )
-    assert one["pending_with"] == ["Dana Director"]
-    shown = [(event["what"], event["by"], event["comment"]) for event in one["history"]]
+    assert instance["pending_with"] == ["Dana Director"]
+    shown = [(event["what"], event["by"], event["comment"]) for event in instance["history"]]
     assert shown == [
         ("Started", "Pat Manager", None),
         ("Budget Check: Approve", "Airflow Integration", "Within budget."),
         ("Over 10,000?", None, None),
     ]
-    assert [(act["by"], act["label"]) for act in one["actions"]] == [
+    assert [(action["by"], action["label"]) for action in instance["actions"]] == [
         ("Dana Director", "Approve"),
         ("Dana Director", "Return"),
         ("Dana Director", "Reject"),
         (None, "Block"),
         (None, "Terminate"),
     ]
-    press(emulator, one["actions"][0])
-    one = instances(emulator, "procore")["700001"]
-    assert (one["state"], one["tone"], one["step"], one["pending_with"]) == ("complete", "good", "Approved", [])
-    assert one["actions"] == []
+    press(emulator, instance["actions"][0])
+    instance = instances(emulator, "procore")["700001"]
+    assert (instance["state"], instance["tone"], instance["step"], instance["pending_with"]) == (
+        "complete",
+        "good",
+        "Approved",
+        [],
+    )
+    assert instance["actions"] == []
 
 
 def test_a_step_of_v2_that_moves_accepts_no_response(emulator):
     emulator.control("PATCH", "flags", transition="delayed", transition_delay=3600)
     emulator.control("POST", "procore/instances/700001/respond", **INTEGRATION)
-    one = instances(emulator, "procore")["700001"]
+    instance = instances(emulator, "procore")["700001"]
 
-    assert one["state"] == "processing"
-    assert [act["label"] for act in one["actions"]] == ["Block", "Terminate"]
+    assert instance["state"] == "processing"
+    assert [action["label"] for action in instance["actions"]] == ["Block", "Terminate"]
 
 
 @pytest.mark.parametrize(
@@ -157,38 +162,46 @@ def test_a_step_of_v2_that_moves_accepts_no_response(emulator):
     ],
 )
 def test_each_button_of_v2_does_what_it_says(emulator, label, state, tone, note):
-    (act,) = [act for act in instances(emulator, "procore")["700001"]["actions"] if act["label"] == label]
-    press(emulator, act)
+    (action,) = [action for action in instances(emulator, "procore")["700001"]["actions"] if action["label"] == label]
+    press(emulator, action)
 
-    one = instances(emulator, "procore")["700001"]
-    assert (one["state"], one["tone"], one["note"]) == (state, tone, note)
+    instance = instances(emulator, "procore")["700001"]
+    assert (instance["state"], instance["tone"], instance["note"]) == (state, tone, note)
 
 
 def test_time_makes_an_instance_overdue_on_the_page(emulator):
     emulator.control("POST", "clock", advance=4 * 86400)
 
     assert overview(emulator)["moved"] == 4 * 86400
-    one = instances(emulator, "procore")["700001"]
-    assert (one["state"], one["tone"]) == ("overdue", "trouble")
+    instance = instances(emulator, "procore")["700001"]
+    assert (instance["state"], instance["tone"]) == ("overdue", "trouble")
 
 
 def test_users_perform_a_legacy_instance_to_its_end(emulator):
-    one = instances(emulator, "legacy")["568150"]
-    assert (one["state"], one["step"], one["pending_with"]) == ("draft", "Start", ["Airflow Integration"])
-    assert [(act["by"], act["label"]) for act in one["actions"]] == [
+    instance = instances(emulator, "legacy")["568150"]
+    assert (instance["state"], instance["step"], instance["pending_with"]) == (
+        "draft",
+        "Start",
+        ["Airflow Integration"],
+    )
+    assert [(action["by"], action["label"]) for action in instance["actions"]] == [
         ("Airflow Integration", "Submit for Approval"),
         ("Pat Manager", "Submit for Approval"),
         (None, "Upgrade tool"),
         (None, "Terminate"),
     ]
-    press(emulator, one["actions"][1])
-    one = instances(emulator, "legacy")["568150"]
-    assert (one["step"], one["pending_with"], one["tone"]) == ("Pending Approval", ["Rita Reviewer"], "waits")
-    press(emulator, one["actions"][0])
-    one = instances(emulator, "legacy")["568150"]
+    press(emulator, instance["actions"][1])
+    instance = instances(emulator, "legacy")["568150"]
+    assert (instance["step"], instance["pending_with"], instance["tone"]) == (
+        "Pending Approval",
+        ["Rita Reviewer"],
+        "waits",
+    )
+    press(emulator, instance["actions"][0])
+    instance = instances(emulator, "legacy")["568150"]
 
-    assert (one["state"], one["step"], one["tone"]) == ("approved", "PO Approved", "good")
-    assert [(event["what"], event["by"]) for event in one["history"]] == [
+    assert (instance["state"], instance["step"], instance["tone"]) == ("approved", "PO Approved", "good")
+    assert [(event["what"], event["by"]) for event in instance["history"]] == [
         ("Start: Submit for Approval", "Pat Manager"),
         ("Pending Approval: Approve", "Rita Reviewer"),
     ]
@@ -197,9 +210,9 @@ def test_users_perform_a_legacy_instance_to_its_end(emulator):
 def test_a_legacy_instance_can_be_terminated(emulator):
     press(emulator, instances(emulator, "legacy")["568151"]["actions"][-1])
 
-    one = instances(emulator, "legacy")["568151"]
-    assert (one["state"], one["tone"], one["actions"]) == ("terminated", "ended", [])
-    assert [(event["what"], event["by"]) for event in one["history"]] == [("Terminated", "Pat Manager")]
+    instance = instances(emulator, "legacy")["568151"]
+    assert (instance["state"], instance["tone"], instance["actions"]) == ("terminated", "ended", [])
+    assert [(event["what"], event["by"]) for event in instance["history"]] == [("Terminated", "Pat Manager")]
 
 
 @pytest.mark.parametrize("has_workflow", [True, False])
@@ -207,11 +220,11 @@ def test_button_upgrades_the_tool_of_a_legacy_instance(emulator, has_workflow):
     emulator.control("POST", "procore/presets/401", default=has_workflow)
     press(emulator, next(a for a in instances(emulator, "legacy")["568150"]["actions"] if a["label"] == "Upgrade tool"))
 
-    one = instances(emulator, "legacy")["568151"]
+    instance = instances(emulator, "legacy")["568151"]
     state = ("draft", "ended") if has_workflow else ("stuck", "trouble")
-    assert (one["state"], one["tone"], one["pending_with"]) == (*state, [])
-    assert len(one["actions"]) == has_workflow
-    for action in one["actions"]:
+    assert (instance["state"], instance["tone"], instance["pending_with"]) == (*state, [])
+    assert len(instance["actions"]) == has_workflow
+    for action in instance["actions"]:
         press(emulator, action)
         assert "1953146" in {instance["item"] for instance in instances(emulator, "procore").values()}
         assert instances(emulator, "legacy")["568151"]["actions"] == []
@@ -219,20 +232,20 @@ def test_button_upgrades_the_tool_of_a_legacy_instance(emulator, has_workflow):
 
 def test_an_instance_of_workflowsoft_can_be_filled_and_completed(emulator):
     started = emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
-    one = instances(emulator, "workflowsoft")[started["integration_instance_id"]]
-    assert (one["title"], one["step"], one["state"]) == ("Event planning", "Check event", "open")
-    fields = {field["label"]: field for field in one["fields"]}
+    instance = instances(emulator, "workflowsoft")[started["integration_instance_id"]]
+    assert (instance["title"], instance["step"], instance["state"]) == ("Event planning", "Check event", "open")
+    fields = {field["label"]: field for field in instance["fields"]}
     assert fields["Event name"]["json"] == '"Event Test"'
     assert fields["Requested by"]["read_only"]
     assert fields["Venue"]["required"]
 
-    complete, reject = one["actions"]
+    complete, reject = instance["actions"]
     assert (complete["label"], reject["label"]) == ("Complete", "Reject")
     with pytest.raises(RuntimeError, match="Required fields are empty: Venue"):
         press(emulator, complete)
     press(emulator, complete, fields={fields["Venue"]["name"]: "Hall 2"})
     first, second = (
-        instances(emulator, "workflowsoft")[one["id"]],
+        instances(emulator, "workflowsoft")[instance["id"]],
         overview(emulator)["apis"]["workflowsoft"]["instances"][0],
     )
     assert (first["state"], first["tone"], first["actions"]) == ("completed", "good", [])
@@ -245,8 +258,8 @@ def test_what_was_read_and_consumed_is_reported(emulator, workflowsoft):
     started = emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
     workflowsoft.get("/api/v2/workflows/instances/new-integrations", id=101)
 
-    one = instances(emulator, "workflowsoft")[started["integration_instance_id"]]
-    assert (one["state"], one["note"]) == ("consumed", "read once")
+    instance = instances(emulator, "workflowsoft")[started["integration_instance_id"]]
+    assert (instance["state"], instance["note"]) == ("consumed", "read once")
 
 
 @pytest.mark.parametrize("api", ["procore", "legacy", "workflowsoft"])
@@ -259,7 +272,7 @@ def test_everything_that_is_offered_to_be_started_can_be(emulator, api):
 
     shown = overview(emulator)["apis"][api]
     assert shown["total"] == had + len(starts)
-    assert {one["title"] for one in shown["instances"]} >= {start["label"] for start in starts}
+    assert {instance["title"] for instance in shown["instances"]} >= {start["label"] for start in starts}
 
 
 def test_faults_and_flags_are_reported(emulator):
@@ -268,7 +281,7 @@ def test_faults_and_flags_are_reported(emulator):
     shown = overview(emulator)
 
     assert [(fault["status"], fault["path"], fault["fired"]) for fault in shown["faults"]] == [(429, "^/rest", 0)]
-    flags = {one["name"]: one for one in shown["flags"]}
+    flags = {flag["name"]: flag for flag in shown["flags"]}
     assert list(flags) == list(BEHAVIOUR_FLAGS)
     assert (flags["history"]["value"], flags["history"]["values"][0]) == ("absent", "full")
 
@@ -354,7 +367,7 @@ def test_what_others_wrote_is_data_and_never_part_of_the_page(emulator):
 
     assert response.headers["Content-Type"] == "application/json"
     assert response.headers["X-Content-Type-Options"] == "nosniff"
-    assert [one["item"] for one in response.json()["apis"]["procore"]["instances"]] == [name]
+    assert [instance["item"] for instance in response.json()["apis"]["procore"]["instances"]] == [name]
     assert "alert(1)" not in get(emulator, f"/?search={name}").text
 
 
@@ -379,7 +392,7 @@ def post_from(emulator: Emulator, origin: str | None, host: str | None = None, p
     ],
 )
 @pytest.mark.parametrize("path", ["", "/_emulator/reset", "/oauth/token"])
-def test_a_page_of_another_site_cannot_act(emulator, origin, host, path):
+def test_a_page_of_another_site_cannot_send_actions(emulator, origin, host, path):
     port = emulator.url.rpartition(":")[2]
 
     assert post_from(emulator, origin.replace("PORT", port), host and host.replace("PORT", port), path) == 403
@@ -388,7 +401,7 @@ def test_a_page_of_another_site_cannot_act(emulator, origin, host, path):
 
 
 @pytest.mark.parametrize("host", [None, "127.0.0.1:PORT", "localhost:PORT", "[::1]:PORT"])
-def test_the_emulators_own_page_can_act_by_each_of_its_addresses(emulator, host):
+def test_the_emulators_page_can_act_by_each_of_its_addresses(emulator, host):
     port = emulator.url.rpartition(":")[2]
     host = host and host.replace("PORT", port)
 

@@ -54,7 +54,7 @@ def reasons(rejected: dict[str, Any]) -> list[str]:
 # --- the way of an instance ---
 
 
-def test_the_seed_waits_at_the_budget_check_for_the_integration_user(procore):
+def test_seed_waits_at_budget_check_for_the_integration_user(procore):
     shown = procore.get(INSTANCE)["data"]
 
     assert (shown["item_id"], shown["tool_type"], shown["ended_at"]) == ("5001", TOOL, None)
@@ -255,7 +255,7 @@ def test_attachments_are_shown_in_the_history(procore):
     respond_with(procore, "Approve", attachments={"prostore_file_ids": ["a1"]})
 
     shown = history_of(procore)["history"][1]["details"]["responses"][0]["attachments"]
-    assert [one["id"] for one in shown] == ["a1"]
+    assert [row["id"] for row in shown] == ["a1"]
 
 
 # --- listing ---
@@ -331,7 +331,7 @@ def test_ten_rows_are_the_default_and_a_hundred_the_most(emulator, procore):
 def test_a_list_needs_the_tool_type_and_either_a_cursor_or_a_page(procore):
     assert reasons(procore.get(INSTANCES, status=400)) == ["missing_parameter"]
     procore.get(INSTANCES, status=400, **FILTER, cursor="a", page="1")
-    procore.get(INSTANCES, status=400, **FILTER, cursor="not-ours")
+    procore.get(INSTANCES, status=400, **FILTER, cursor="unknown")
 
 
 @pytest.mark.parametrize(("flag", "moves"), [("moves", True), ("start_only", False)])
@@ -388,7 +388,10 @@ def test_replacement_spares_instances_with_a_response(emulator, procore):
     procore.post(f"{COMPANY}/workflows/bulk_replace_requests", replacement, status=202)
 
     occurrences = [
-        [one["assignee"]["id"] for one in step_of(procore, f"{INSTANCES}/{instance}")["response_occurrences"]]
+        [
+            occurrence["assignee"]["id"]
+            for occurrence in step_of(procore, f"{INSTANCES}/{instance}")["response_occurrences"]
+        ]
         for instance in ids
     ]
     assert occurrences == [["90001", "90003"], ["90001", "90005"]]
@@ -396,7 +399,7 @@ def test_replacement_spares_instances_with_a_response(emulator, procore):
 
 
 def test_every_filter_narrows_the_list(emulator, long_lived_tokens, procore):
-    waiting_for_us, ended, for_dana = start_many(emulator, 3)
+    pending_with_own_user, ended, for_dana = start_many(emulator, 3)
     respond_as(emulator, "integration", "Reject", ended)
     emulator.control("POST", "clock", advance=4 * 24 * 3600)
     respond_as(emulator, "integration", "Approve", for_dana)
@@ -405,12 +408,12 @@ def test_every_filter_narrows_the_list(emulator, long_lived_tokens, procore):
         query = {f"filters[{name}]": value for name, value in filters.items()}
         return [row["id"] for row in procore.get(INSTANCES, **FILTER, **query)["data"]]
 
-    assert ids() == ["700001", waiting_for_us, ended, for_dana]
-    assert ids(active="true") == ["700001", waiting_for_us, for_dana]
+    assert ids() == ["700001", pending_with_own_user, ended, for_dana]
+    assert ids(active="true") == ["700001", pending_with_own_user, for_dana]
     assert ids(active="false") == [ended]
-    assert ids(assignee_id="90001") == ["700001", waiting_for_us]
+    assert ids(assignee_id="90001") == ["700001", pending_with_own_user]
     assert ids(assignee_id="90004", active="true") == [for_dana]
-    assert ids(overdue="true") == ["700001", waiting_for_us]
+    assert ids(overdue="true") == ["700001", pending_with_own_user]
     assert ids(item_id="i1") == [ended]
     assert ids(tool_subtype="5") == []
     assert procore.get(INSTANCES, **{"filters[tool_type]": "generic_tool_item"})["data"] == []
@@ -514,7 +517,7 @@ def test_history_shows_overdue_and_blocked_until_the_next_step(emulator, long_li
     assert history_of(procore)["status"] == "in_progress"
 
 
-def test_history_may_hold_events_only_or_be_absent(emulator, procore):
+def test_history_may_have_only_events_or_be_absent(emulator, procore):
     emulator.control("PATCH", "flags", history="events_only")
     assert list(history_of(procore)) == ["history"]
     emulator.control("PATCH", "flags", history="absent")
@@ -526,11 +529,11 @@ def test_the_histories_of_items_are_newest_first_and_may_be_absent(emulator, pro
     new = procore.post(INSTANCES, {"tool_type": TOOL, "item_id": "5001"}, status=201)["data"]["id"]
     bulk = {"tool_type": TOOL, "item_ids": ["5001", "unknown"]}
 
-    one = procore.get(f"{INSTANCES}/history", tool_type=TOOL, item_id="5001")["data"]
-    assert [history["instance_id"] for history in one] == [new, "700001"]
+    histories = procore.get(f"{INSTANCES}/history", tool_type=TOOL, item_id="5001")["data"]
+    assert [history["instance_id"] for history in histories] == [new, "700001"]
     many = procore.post(f"{INSTANCES}/bulk_history", bulk)["data"]
     assert [(row["item_id"], len(row["instances"])) for row in many] == [("5001", 2), ("unknown", 0)]
-    assert many[0]["instances"] == one
+    assert many[0]["instances"] == histories
 
     emulator.control("PATCH", "flags", bulk_history="no_instance_ids")
     many = procore.post(f"{INSTANCES}/bulk_history", bulk)["data"]
@@ -543,7 +546,7 @@ def test_the_histories_of_items_are_newest_first_and_may_be_absent(emulator, pro
 
 
 @pytest.mark.parametrize("status", [400, 413, 504])
-def test_more_items_than_a_batch_holds_are_rejected(emulator, procore, status):
+def test_more_items_than_fit_into_a_batch_are_rejected(emulator, procore, status):
     def batch(size: int) -> dict[str, Any]:
         return {"tool_type": TOOL, "item_ids": ["1"] * size}
 
@@ -617,14 +620,14 @@ def test_letter_needs_its_subtype_and_is_stamped_before_review(procore):
 
 
 def add_to_step(procore: Client, status: int = 200, **changed: Any) -> Any:
-    wanted = {
+    body = {
         "step_occurrence_id": step_of(procore)["id"],
         "required": True,
         "reason": "original_assignee_on_vacation",
         "assignee_ids": ["90005"],
         **changed,
     }
-    return procore.post(f"{INSTANCE}/additional_assignees", wanted, status=status)
+    return procore.post(f"{INSTANCE}/additional_assignees", body, status=status)
 
 
 def test_an_added_assignee_can_respond(emulator, procore):
@@ -673,8 +676,8 @@ def test_assignees_that_cannot_be_added_are_rejected(emulator, procore, changed,
 
 def test_a_step_of_all_waits_only_for_a_required_addition(emulator, procore):
     def ended(required: bool, item_id: str) -> bool:
-        wanted = {"tool_type": "generic_tool_item", "item_id": item_id}
-        started = procore.post(INSTANCES, wanted, status=201)["data"]
+        body = {"tool_type": "generic_tool_item", "item_id": item_id}
+        started = procore.post(INSTANCES, body, status=201)["data"]
         path = f"{INSTANCES}/{started['id']}"
         addition = {
             "step_occurrence_id": started["current_step_occurrence"]["id"],

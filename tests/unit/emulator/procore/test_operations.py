@@ -47,7 +47,7 @@ def test_many_instances_are_started_and_the_failures_are_reported(emulator, proc
     part = operation(procore, ordered(procore, items("2", "3")))
     failed = operation(procore, ordered(procore, items("4", preset_id="999")))
 
-    assert [one["item_id"] for one in done["result"]["completed_items"]] == ["1", "2"]
+    assert [item["item_id"] for item in done["result"]["completed_items"]] == ["1", "2"]
     assert (done["status"], done["error"], done["created_by_id"]) == ("done", None, "90001")
     assert part["status"] == "partial_done"
     [failure] = part["result"]["failed_items"]
@@ -55,8 +55,8 @@ def test_many_instances_are_started_and_the_failures_are_reported(emulator, proc
     assert "active" in failure["message"]
     assert (failed["status"], failed["result"]["completed_items"]) == ("failed", [])
     assert [effect["action"] for effect in emulator.effects()] == ["start"] * 3
-    for one in done["result"]["completed_items"]:
-        assert procore.get(f"{INSTANCES}/{one['instance_id']}")["data"]["item_id"] == one["item_id"]
+    for item in done["result"]["completed_items"]:
+        assert procore.get(f"{INSTANCES}/{item['instance_id']}")["data"]["item_id"] == item["item_id"]
 
 
 def test_a_preset_that_is_not_valid_starts_nothing(emulator, procore):

@@ -16,7 +16,7 @@ FILTER = {"filters[tool_type]": TOOL}
 
 def groups_of(procore: Client, preset: str = PRESET) -> dict[str, list[str]]:
     shown = procore.get(preset)["data"]["responsible_group_memberships"]
-    return {group["responsible_group_uuid"]: [one["id"] for one in group["assignees"]] for group in shown}
+    return {group["responsible_group_uuid"]: [assignee["id"] for assignee in group["assignees"]] for group in shown}
 
 
 def uuids(procore: Client, version: str = "3011") -> dict[str, str]:
@@ -129,12 +129,12 @@ def test_a_tool_has_one_default_preset(emulator, procore):
 def test_groups_that_an_update_omits_are_emptied_or_preserved(emulator, procore, mode, creators):
     emulator.control("PATCH", "flags", preset_groups=mode)
     names = uuids(procore)
-    wanted = {names["Integration"]: ["90001", "90005"], names["Directors"]: ["90006"]}
+    members = {names["Integration"]: ["90001", "90005"], names["Directors"]: ["90006"]}
 
-    echoed = put_into(procore, wanted)["data"]
+    echoed = put_into(procore, members)["data"]
 
-    assert {group["uuid"]: group["login_ids"] for group in echoed["responsible_group_memberships"]} == wanted
-    assert groups_of(procore) == {**wanted, names["Creator"]: creators}
+    assert {group["uuid"]: group["login_ids"] for group in echoed["responsible_group_memberships"]} == members
+    assert groups_of(procore) == {**members, names["Creator"]: creators}
     [effect] = emulator.effects()
     assert (effect["action"], effect["by"], effect["target"]) == (
         "update_preset_assignees",
@@ -180,7 +180,7 @@ def test_individual_assignees_are_added_to_the_group(emulator, procore):
 
     started = procore.post(INSTANCES, {"tool_type": TOOL, "item_id": "9"}, status=201)["data"]
     path = f"{INSTANCES}/{started['id']}"
-    assert [one["id"] for one in started["current_step_occurrence"]["individual_assignees"]] == ["90005"]
+    assert [assignee["id"] for assignee in started["current_step_occurrence"]["individual_assignees"]] == ["90005"]
     respond_as(emulator, "lee", "Reject", started["id"])
     assert step_of(procore, path)["name"] == "Budget Check"
     respond_as(emulator, "integration", "Approve", started["id"])

@@ -74,8 +74,8 @@ def test_only_an_upload_that_is_available_can_be_attached(emulator, procore, ano
     emulator.control("PATCH", "flags", operation_delay=60)
     upload_id = uploaded(procore, anonymous, b"the plan")
 
-    for one in (upload_id, "unknown"):
-        rejected = respond_with(procore, "Approve", status=422, attachments={"upload_ids": [one]})
+    for upload in (upload_id, "unknown"):
+        rejected = respond_with(procore, "Approve", status=422, attachments={"upload_ids": [upload]})
         assert reasons(rejected) == ["upload_not_available"]
     assert emulator.effects() == []
     emulator.control("POST", "clock", advance=60)
@@ -193,8 +193,8 @@ def test_the_status_of_an_upload_comes_in_the_case_of_the_flag(emulator, procore
 @pytest.mark.parametrize("where", [OLDER, "/rest/v1.1/companies/4264807/uploads"])
 def test_the_older_uploads_take_a_form(emulator, procore, anonymous, where):
     emulator.control("PATCH", "flags", uploads="v1.1")
-    wanted = {"response_filename": "plan.pdf", "response_content_type": "application/pdf"}
-    created = procore.post(where, wanted, status=201)
+    body = {"response_filename": "plan.pdf", "response_content_type": "application/pdf"}
+    created = procore.post(where, body, status=201)
     file = {"file": ("plan.pdf", b"the plan")}
 
     assert anonymous.send("POST", created["url"], data={"key": "another"}, files=file).status_code == 400
@@ -207,8 +207,8 @@ def test_the_older_uploads_take_a_form(emulator, procore, anonymous, where):
 
 def test_the_older_uploads_take_segments(emulator, procore, anonymous):
     emulator.control("PATCH", "flags", uploads="v1.1")
-    wanted = {"response_filename": "plan.pdf", "segments": [segment(b"the "), segment(b"plan")]}
-    created = procore.post(OLDER, wanted, status=201)
+    body = {"response_filename": "plan.pdf", "segments": [segment(b"the "), segment(b"plan")]}
+    created = procore.post(OLDER, body, status=201)
     etags = [
         anonymous.send("PUT", target["url"], data=part).headers["ETag"]
         for target, part in zip(created["segments"], (b"the ", b"plan"), strict=True)

@@ -1,4 +1,4 @@
-"""Flags about the format of all responses: times, errors, and members and words beyond or below the documents'."""
+"""Flags about the format of all responses: times, errors, and members and values beyond or below the documents'."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_step_lacks_what_older_texts_lack(read):
     assert all("comment" not in row for row in step["response_occurrences"])
 
 
-def test_there_may_be_more_members_and_words(read):
+def test_there_may_be_more_members_and_values(read):
     plain = read(f"{INSTANCE}/history").json()["data"]
     more = read(f"{INSTANCE}/history", more_words="more", more_members="more").json()["data"]
 

@@ -103,7 +103,7 @@ def test_a_state_of_two_roles_moves_when_both_have_performed(emulator, legacy):
         ({"performed_by_id": "pat"}, 400),
         ({"workflow_instance_id": 1}, 404),
     ],
-    ids=["other state", "other role", "not of the role", "nobody", "missing", "no number", "no instance"],
+    ids=["other state", "other role", "not of the role", "no user", "missing", "no number", "no instance"],
 )
 def test_what_cannot_be_performed_is_rejected(emulator, legacy, changed, status):
     perform(legacy, status=status, **changed)
@@ -135,7 +135,11 @@ def test_an_activity_with_files_comes_as_multipart(emulator, legacy):
 
     assert response.status_code == 201
     assert response.json()["comments"] == "Please review"
-    assert [one["name"] for one in response.json()["file_attachments"]] == ["quote.pdf", "site plan.png", "prostore-77"]
+    assert [file["name"] for file in response.json()["file_attachments"]] == [
+        "quote.pdf",
+        "site plan.png",
+        "prostore-77",
+    ]
     assert response.json()["attachments"][1] == "https://storage.example.com/site%20plan.png"
     (effect,) = emulator.effects()
     assert effect["detail"]["attachments"] == [{"name": "quote.pdf", "size": 4}, {"name": "site plan.png", "size": 3}]
@@ -290,8 +294,8 @@ def test_instance_of_an_upgraded_tool_is_as_the_flag_says(emulator, legacy, has_
         set_flags(emulator, legacy_left_behind=side)
         shown = legacy.get(f"{INSTANCES}/568150")
         state, activities = shown["current_workflow_state"], shown["current_workflow_activities"]
-        holders = len(state["ball_in_court"])
-        return state["name"], shown["terminated_at"] is not None, len(activities), holders, listed_ids(legacy)
+        assignees = len(state["ball_in_court"])
+        return state["name"], shown["terminated_at"] is not None, len(activities), assignees, listed_ids(legacy)
 
     both = [568150, 568151]
     assert shown_by("unchanged") == ("Pending Approval", False, 2, 1, both)
@@ -426,10 +430,10 @@ def test_files_go_into_the_field_of_the_flag(emulator, legacy):
 
     response = legacy.send("POST", HISTORIES, params={"workflow_instance_id": "568150"}, files=files)
 
-    assert [one["name"] for one in response.json()["file_attachments"]] == ["1.pdf"]
+    assert [file["name"] for file in response.json()["file_attachments"]] == ["1.pdf"]
 
 
-def test_permanent_logs_hold_what_the_flag_says(emulator, legacy):
+def test_permanent_logs_contain_what_the_flag_selects(emulator, legacy):
     perform(legacy)
     emulator.control("POST", "procore/legacy/instances/568150/terminate")
     legacy.query = {}

@@ -142,7 +142,7 @@ def test_ids_are_numbers_or_texts(emulator, workflowsoft, flag, kind):
         poll(workflowsoft).json()["IntegrationInstanceId"],
         workflowsoft.post("/api/v2/workflows/start", {"TemplateId": 1})["Id"],
     ]
-    assert {type(one) for one in found} == {kind}
+    assert {type(value) for value in found} == {kind}
 
 
 @pytest.mark.parametrize(("flag", "status"), [("404", 404), ("500", 500), ("nothing", 204)])

@@ -203,7 +203,7 @@ def test_decimals_keep_their_digits(emulator, workflowsoft):
 
 @pytest.mark.parametrize("status", [400, 500])
 @pytest.mark.parametrize(
-    ("values", "words"),
+    ("values", "message"),
     [
         ({"Requested by": "Somebody"}, "read-only"),
         ({"Event exists": "yes"}, "not a Boolean"),
@@ -212,13 +212,13 @@ def test_decimals_keep_their_digits(emulator, workflowsoft):
         ({"Event duration": "12"}, "not a Decimal"),
     ],
 )
-def test_a_value_that_does_not_fit_is_rejected_whole(emulator, workflowsoft, status, values, words):
+def test_a_value_that_does_not_fit_is_rejected_whole(emulator, workflowsoft, status, values, message):
     emulator.control("PATCH", "flags", ws_error_status=str(status))
     started = start(emulator)
 
     rejected = write(workflowsoft, started, {"Venue": "Garden", **values}, status=status)
 
-    assert words in rejected["ExceptionMessage" if status == 500 else "Message"]
+    assert message in rejected["ExceptionMessage" if status == 500 else "Message"]
     assert fields_of(workflowsoft, started)["Venue"]["valueJson"] is None
     assert [effect["action"] for effect in emulator.effects()] == ["start_process"]
 
@@ -359,7 +359,7 @@ def test_a_write_is_recorded_with_what_was_written_and_for_whom(emulator, workfl
 # --- completing ---
 
 
-def test_completing_needs_the_required_fields_and_opens_the_next_step(emulator, workflowsoft):
+def test_completion_needs_required_fields_and_opens_the_next_step(emulator, workflowsoft):
     started = start(emulator)
     assert "Venue" in complete(workflowsoft, started, status=400)["Message"]
     write(workflowsoft, started, {"Venue": ""})
@@ -465,7 +465,7 @@ def test_the_state_shows_that_an_instance_was_consumed(emulator, workflowsoft):
     assert (row["state"], row["consumed"], row["times_read"]) == ("open", True, 1)
 
 
-def test_a_person_fills_fields_and_completes_by_hand(emulator, workflowsoft):
+def test_a_user_fills_fields_and_completes(emulator, workflowsoft):
     started = start(emulator, "Purchase request")
     by_hand = f"workflowsoft/instances/{started}/complete"
 
@@ -487,7 +487,7 @@ def test_a_person_fills_fields_and_completes_by_hand(emulator, workflowsoft):
 
 
 @pytest.mark.parametrize(
-    ("flag", "status", "locked", "words"),
+    ("flag", "status", "locked", "message"),
     [
         ("readable", 200, False, ""),
         ("read_only", 200, True, ""),
@@ -495,7 +495,7 @@ def test_a_person_fills_fields_and_completes_by_hand(emulator, workflowsoft):
         ("error", 400, None, "The task is already completed."),
     ],
 )
-def test_the_fields_of_a_completed_instance(emulator, workflowsoft, flag, status, locked, words):
+def test_the_fields_of_a_completed_instance(emulator, workflowsoft, flag, status, locked, message):
     emulator.control("PATCH", "flags", ws_fields_after_completion=flag)
     started = start(emulator, "Data issue")
     assert not any(field["isReadonly"] for field in fields_of(workflowsoft, started).values())
@@ -503,7 +503,7 @@ def test_the_fields_of_a_completed_instance(emulator, workflowsoft, flag, status
 
     response = workflowsoft.get(f"/api/v2/workflows/instances/tasks/{started}/variables", status=status)
 
-    assert words in (response["Message"] if words else "")
+    assert message in (response["Message"] if message else "")
     if locked is not None:
         assert {field["isReadonly"] for field in response} == {locked}
 
@@ -552,14 +552,14 @@ def test_task_goes_to_the_assignee_or_the_user_it_is_created_for(emulator, workf
     first, second = emulator.effects()
     assert first["detail"] == {"title": "Call back", "description": "Today", "assigned_to": "11"}
     assert second["detail"] == {"title": "Call back", "description": None, "assigned_to": "12"}
-    kept = emulator.control("GET", "state")["workflowsoft_tasks"]
-    assert kept[0] == {
+    tasks = emulator.control("GET", "state")["workflowsoft_tasks"]
+    assert tasks[0] == {
         "task_id": str(task["Id"]),
         **first["detail"],
         "created_by": "11",
         "created_at": first["at"],
     }
-    assert len(kept) == 2
+    assert len(tasks) == 2
 
 
 @pytest.mark.parametrize(
