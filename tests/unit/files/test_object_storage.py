@@ -26,8 +26,8 @@ def test_no_files_and_an_empty_list_attach_nothing():
 
 
 @pytest.mark.parametrize("form", ["text", "url", "path", "object storage", "list", "tuple"])
-def test_a_file_is_described_however_it_is_given(plan, form):
-    given = {
+def test_a_file_is_described_from_each_kind_of_source(plan, form):
+    files = {
         "text": f" {plan} ",
         "url": f"file://{plan}",
         "path": plan,
@@ -36,7 +36,7 @@ def test_a_file_is_described_however_it_is_given(plan, form):
         "tuple": (plan,),
     }[form]
 
-    (file,) = attached_files("files", given)
+    (file,) = attached_files("files", files)
 
     assert (file.name, file.size, file.content_type) == ("plan.pdf", 10, "application/pdf")
     assert file.sha256 == hashlib.sha256(b"0123456789").hexdigest()
@@ -66,7 +66,7 @@ def test_a_file_in_an_object_storage_is_described():
 
 
 @pytest.mark.parametrize(
-    ("given", "problem"),
+    ("files", "problem"),
     [
         ("", "missing or was rendered empty"),
         ("None", "missing or was rendered empty"),
@@ -76,9 +76,9 @@ def test_a_file_in_an_object_storage_is_described():
         ("s3://bucket/file", "'s3://bucket/file' cannot be read"),
     ],
 )
-def test_a_missing_file_is_named_with_its_parameter(given, problem):
+def test_a_missing_file_is_named_with_its_parameter(files, problem):
     with pytest.raises(ConfigurationError, match=f"^pictures: .*{problem}"):
-        attached_files("pictures", given)
+        attached_files("pictures", files)
 
 
 def test_a_folder_an_empty_file_and_a_large_one_are_rejected(tmp_path, plan):

@@ -103,7 +103,7 @@ def test_folder_in_the_place_of_a_file_leaves_all_files(here):
     assert (here / "instances.jsonl").read_text() == written_by("old")["instances.jsonl"]
 
 
-def test_storage_that_holds_no_file_back_is_written_to(monkeypatch):
+def test_storage_that_cannot_buffer_a_file_is_written_to(monkeypatch):
     class Plain(io.BytesIO):
         def __init__(self, path: str):
             super().__init__()
@@ -202,9 +202,9 @@ def test_part_stays_where_the_file_system_has_no_locks(here, monkeypatch):
 @pytest.fixture
 def warnings(monkeypatch, caplog):
     """Return a function that counts the warnings about ``allow_empty`` since it was called last."""
-    caplog.set_level(logging.WARNING, logger="said")
+    caplog.set_level(logging.WARNING, logger="logged")
     for cls in (ProcoreHistoryToObjectStorageOperator, ProcoreLegacyHistoryToObjectStorageOperator):
-        monkeypatch.setattr(cls, "log", logging.getLogger("said"))
+        monkeypatch.setattr(cls, "log", logging.getLogger("logged"))
 
     def count() -> int:
         found = len([record for record in caplog.records if "allow_empty" in record.getMessage()])

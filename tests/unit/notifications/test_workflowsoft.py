@@ -81,7 +81,7 @@ def test_a_failure_becomes_a_task_in_workflowsoft(ready, capsys):
     assert " in Workflowsoft: orders failed" in line
 
 
-def test_every_parameter_is_a_template_and_ids_are_taken_as_they_are(ready):
+def test_every_parameter_is_a_template_and_ids_stay_unchanged(ready):
     notifier = WorkflowsoftTaskNotifier(
         title="{{ ti.task_id }}", on_behalf_of="{{ 6 + 5 }}", assigned_to=12, description="In {{ run_id }}"
     )
@@ -254,7 +254,7 @@ def test_nothing_secret_is_logged(ready, secrets, capsys, status):
 
     lines = "".join(logged(capsys))
     assert "Workflowsoft" in lines
-    assert [word for word in (*secrets, token) if word in lines] == []
+    assert [secret for secret in (*secrets, token) if secret in lines] == []
 
 
 @pytest.mark.skipif(AIRFLOW < (3, 1), reason="Airflow 3.0 has no deadline alerts")
@@ -367,8 +367,8 @@ def test_dry_run_logs_the_request_and_creates_nothing(ready, set_connection, sto
         connection = ready.connection("workflowsoft")
         connection["extra"] |= {"dry_run": True}
         set_connection("workflowsoft_default", connection)
-    says = {"parameter": True, "template": "{{ run_id == 'run 1' }}", "connection": False}
-    notifier = WorkflowsoftTaskNotifier(**SENTENCE, dry_run=says[how])
+    requests_dry_run = {"parameter": True, "template": "{{ run_id == 'run 1' }}", "connection": False}
+    notifier = WorkflowsoftTaskNotifier(**SENTENCE, dry_run=requests_dry_run[how])
     where = {**context(), "task_state_store": store}
 
     if is_async:
