@@ -136,7 +136,7 @@ ONLY_READ = {
     workflowsoft.WorkflowsoftListOperator,
 }
 EVERY_WRITE = pytest.mark.parametrize(
-    ("cls", "given", "known"), WRITES, ids=[f"{cls.__name__}-{n}" for n, (cls, _, _) in enumerate(WRITES)]
+    ("cls", "parameters", "known"), WRITES, ids=[f"{cls.__name__}-{n}" for n, (cls, _, _) in enumerate(WRITES)]
 )
 
 
@@ -147,28 +147,28 @@ def registered() -> set[type]:
     return {thing for thing in named if isinstance(thing, type)}
 
 
-def build(cls: type, given: dict[str, Any], **more: Any) -> Any:
-    quick = {"confirm_timeout": 0.2} if "confirm_timeout" not in given else {}
+def build(cls: type, parameters: dict[str, Any], **more: Any) -> Any:
+    quick = {"confirm_timeout": 0.2} if "confirm_timeout" not in parameters else {}
     if cls is procore.ProcoreBulkStartInstancesOperator:
         quick = {}
     if cls in (procore.ProcoreBulkStartInstancesOperator, procore.ProcoreBulkReplaceAssigneesOperator):
         quick["poll_interval"] = 0.05
     if issubclass(cls, workflowsoft.WorkflowsoftStartProcessOperator | workflowsoft.WorkflowsoftCreateTaskOperator):
         quick = {}
-    return cls(task_id="act", **{**quick, **given, **more})
+    return cls(task_id="act", **{**quick, **parameters, **more})
 
 
 @pytest.fixture
-def connection_says(emulator, set_connection):
+def connection_dry_run(emulator, set_connection):
     """Return a function that sets the extra of both default connections."""
 
-    def say(**extra):
+    def set_dry_run(**extra):
         for conn_type in ("procore", "workflowsoft"):
             connection = emulator.connection(conn_type)
             connection["extra"] |= extra
             set_connection(f"{conn_type}_default", connection)
 
-    return say
+    return set_dry_run
 
 
 def changes(emulator, since: int) -> list[dict[str, Any]]:
@@ -197,13 +197,13 @@ def test_every_operator_that_writes_has_a_dry_run():
 @pytest.mark.sample(6)
 @pytest.mark.parametrize("how", ["parameter", "template", "connection"])
 @EVERY_WRITE
-def test_dry_run_returns_what_the_next_run_sends(emulator, store, connection_says, cls, given, known, how):
-    given = given(emulator) if callable(given) else given
+def test_dry_run_returns_what_the_next_run_sends(emulator, store, connection_dry_run, cls, parameters, known, how):
+    parameters = parameters(emulator) if callable(parameters) else parameters
     since, effects = emulator.requests()[-1]["n"] if emulator.requests() else 0, emulator.effects()
-    connection_says(dry_run=how == "connection")
-    says = {"parameter": True, "template": "True", "connection": False}
+    connection_dry_run(dry_run=how == "connection")
+    values = {"parameter": True, "template": "True", "connection": False}
 
-    result = build(cls, given, dry_run=says[how]).execute({"task_state_store": store})
+    result = build(cls, parameters, dry_run=values[how]).execute({"task_state_store": store})
 
     assert changes(emulator, since) == []
     assert emulator.effects() == effects
@@ -213,8 +213,8 @@ def test_dry_run_returns_what_the_next_run_sends(emulator, store, connection_say
     assert {**result, **known} == result
     assert json.loads(json.dumps(result)) == result
 
-    connection_says(dry_run=False)
-    real = build(cls, given).execute({"task_state_store": store})
+    connection_dry_run(dry_run=False)
+    real = build(cls, parameters).execute({"task_state_store": store})
 
     assert described(result) == changes(emulator, since) != []
     assert "dry_run" not in real
@@ -223,18 +223,18 @@ def test_dry_run_returns_what_the_next_run_sends(emulator, store, connection_say
 
 @pytest.mark.sample(3)
 @EVERY_WRITE
-def test_dry_run_after_a_real_run_returns_what_a_retry_sends(emulator, store, cls, given, known):
-    given = given(emulator) if callable(given) else given
-    build(cls, given).execute({"task_state_store": store})
+def test_dry_run_after_a_real_run_returns_what_a_retry_sends(emulator, store, cls, parameters, known):
+    parameters = parameters(emulator) if callable(parameters) else parameters
+    build(cls, parameters).execute({"task_state_store": store})
     stored, since = dict(store), emulator.requests()[-1]["n"]
 
-    result = build(cls, given, dry_run=True).execute({"task_state_store": store})
+    result = build(cls, parameters, dry_run=True).execute({"task_state_store": store})
 
     assert result["dry_run"] is True
     assert changes(emulator, since) == []
     assert store == stored
 
-    build(cls, given).execute({"task_state_store": store})
+    build(cls, parameters).execute({"task_state_store": store})
 
     # Only a restart is sent again: Procore documents that it changes nothing.
     assert described(result) == changes(emulator, since)
@@ -249,9 +249,9 @@ def test_a_value_that_is_not_a_boolean_is_an_error(emulator, value):
 
 
 def test_bad_input_is_an_error_in_a_dry_run_too(emulator):
-    for given, match in (({"option": "no such option"}, "no such option"), ({"option": None}, "option")):
+    for option, match in (({"option": "no such option"}, "no such option"), ({"option": None}, "option")):
         with pytest.raises(ConfigurationError, match=match):
-            build(procore.ProcoreRespondOperator, {"instance_id": INSTANCE, **given}, dry_run=True).execute({})
+            build(procore.ProcoreRespondOperator, {"instance_id": INSTANCE, **option}, dry_run=True).execute({})
     with pytest.raises(ConfigurationError, match="required fields are empty"):
         build(
             workflowsoft.WorkflowsoftCompleteIntegrationOperator,
@@ -272,13 +272,13 @@ def test_a_dag_makes_dry_runs_of_its_tasks_by_default_args():
 def test_files_are_not_uploaded_and_named_in_the_response(emulator, tmp_path):
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text("content of the file")
-    given = {
+    parameters = {
         "instance_id": INSTANCE,
         "option": "approve",
         "files": [str(tmp_path / name) for name in ("a.txt", "b.txt")],
     }
 
-    result = build(procore.ProcoreRespondOperator, given, dry_run=True).execute({})
+    result = build(procore.ProcoreRespondOperator, parameters, dry_run=True).execute({})
 
     first, second, response = described(result)
     assert [upload["body"]["file_name"] for upload in (first, second)] == ["a.txt", "b.txt"]
@@ -293,9 +293,9 @@ def test_files_are_not_uploaded_and_named_in_the_response(emulator, tmp_path):
 @pytest.mark.parametrize("item_id", ["5002", "5001"], ids=["would start", "would adopt"])
 @pytest.mark.parametrize("deferrable", [True, False])
 def test_dry_run_does_not_wait(emulator, store, item_id, deferrable):
-    given = {"tool_type": TOOL, "item_id": item_id, "wait_for_completion": True, "deferrable": deferrable}
+    parameters = {"tool_type": TOOL, "item_id": item_id, "wait_for_completion": True, "deferrable": deferrable}
 
-    result = build(procore.ProcoreStartInstanceOperator, given, dry_run=True).execute({"task_state_store": store})
+    result = build(procore.ProcoreStartInstanceOperator, parameters, dry_run=True).execute({"task_state_store": store})
 
     assert result["outcome"] == {"dry_run": True}
     assert len(result["would_send"]) == (item_id == "5002")
@@ -304,9 +304,9 @@ def test_dry_run_does_not_wait(emulator, store, item_id, deferrable):
 
 
 def test_dry_run_of_a_legacy_activity_does_not_wait(store):
-    given = {"instance_id": "568150", "activity": "submit for approval", "wait_for_state_change": True}
+    parameters = {"instance_id": "568150", "activity": "submit for approval", "wait_for_state_change": True}
 
-    result = build(procore_legacy.ProcoreLegacyPerformActivityOperator, given, dry_run=True).execute(
+    result = build(procore_legacy.ProcoreLegacyPerformActivityOperator, parameters, dry_run=True).execute(
         {"task_state_store": store}
     )
 
@@ -315,8 +315,8 @@ def test_dry_run_of_a_legacy_activity_does_not_wait(store):
 
 
 def test_branch_distinguishes_a_dry_run(emulator):
-    given = {"tool_type": TOOL, "item_id": "5002", "wait_for_completion": True}
-    result = build(procore.ProcoreStartInstanceOperator, given, dry_run=True).execute({})
+    parameters = {"tool_type": TOOL, "item_id": "5002", "wait_for_completion": True}
+    result = build(procore.ProcoreStartInstanceOperator, parameters, dry_run=True).execute({})
 
     for outcome in (result, result["outcome"]):
         assert procore.outcome_names(outcome) == ["dry_run"]
@@ -332,11 +332,11 @@ def test_result_of_a_real_run_is_not_a_dry_run_for_a_branch():
     assert procore.outcome_names(outcome) == ["Approved", "complete"]
 
 
-def test_kill_over_a_dry_run_connection_terminates_nothing(emulator, connection_says):
-    given = {"tool_type": TOOL, "item_id": "5002", "wait_for_completion": True, "cancel_on_kill": True}
-    operator = build(procore.ProcoreStartInstanceOperator, given)
+def test_kill_over_a_dry_run_connection_terminates_nothing(emulator, connection_dry_run):
+    parameters = {"tool_type": TOOL, "item_id": "5002", "wait_for_completion": True, "cancel_on_kill": True}
+    operator = build(procore.ProcoreStartInstanceOperator, parameters)
     operator._awaited = INSTANCE
-    connection_says(dry_run=True)
+    connection_dry_run(dry_run=True)
 
     operator.on_kill()
 
@@ -345,26 +345,26 @@ def test_kill_over_a_dry_run_connection_terminates_nothing(emulator, connection_
 
 def test_dry_run_that_fails_leaves_nothing_for_its_retry(emulator, store):
     (instance,) = [i for i in emulator.control("GET", "state")["procore"] if i["id"] == INSTANCE]
-    given = {"instance_id": INSTANCE, "option": "approve", "files": ["/no/such/file"]}
+    parameters = {"instance_id": INSTANCE, "option": "approve", "files": ["/no/such/file"]}
     with pytest.raises(ConfigurationError):
-        build(procore.ProcoreRespondOperator, given, dry_run=True).execute({"task_state_store": store})
+        build(procore.ProcoreRespondOperator, parameters, dry_run=True).execute({"task_state_store": store})
 
     assert store == {}
     assert instance["step"] == "Budget Check"
 
 
 def test_the_log_names_every_call_that_was_not_sent(caplog, capsys):
-    given = {"tool_type": TOOL, "items": ["5003", "5004"], "chunk_size": 1}
+    parameters = {"tool_type": TOOL, "items": ["5003", "5004"], "chunk_size": 1}
 
-    build(procore.ProcoreBulkStartInstancesOperator, given, dry_run=True).execute({})
+    build(procore.ProcoreBulkStartInstancesOperator, parameters, dry_run=True).execute({})
 
     logged = caplog.text + capsys.readouterr().out
     for item in ("5003", "5004"):
         assert [line for line in logged.splitlines() if "POST" in line and "bulk_create" in line and item in line]
 
 
-def test_operator_says_false_and_the_connection_true(emulator, connection_says):
-    connection_says(dry_run="true")
+def test_operator_says_false_and_the_connection_true(emulator, connection_dry_run):
+    connection_dry_run(dry_run="true")
 
     result = build(procore.ProcoreTerminateInstanceOperator, {"instance_id": INSTANCE}, dry_run=False).execute({})
 
@@ -385,21 +385,21 @@ def test_what_a_wait_stores_is_stored_with_the_number_of_clears(store):
 
 def test_cleared_dry_run_does_not_warn_the_run_that_creates(emulator, store, caplog, capsys):
     """What was created before the task was cleared is stored for good; a dry run has created nothing."""
-    given = {"title": "Call", "on_behalf_of": ON_BEHALF, "retries": 1}
+    parameters = {"title": "Call", "on_behalf_of": ON_BEHALF, "retries": 1}
     ti = SimpleNamespace(max_tries=1, try_number=1, dag_id="d", run_id="r", task_id="act", map_index=-1)
-    build(workflowsoft.WorkflowsoftCreateTaskOperator, given, dry_run=True).execute(
+    build(workflowsoft.WorkflowsoftCreateTaskOperator, parameters, dry_run=True).execute(
         {"task_state_store": store, "ti": ti}
     )
     assert store == {}
 
     cleared = SimpleNamespace(**{**vars(ti), "max_tries": 3, "try_number": 2})
-    build(workflowsoft.WorkflowsoftCreateTaskOperator, given).execute({"task_state_store": store, "ti": cleared})
+    build(workflowsoft.WorkflowsoftCreateTaskOperator, parameters).execute({"task_state_store": store, "ti": cleared})
 
     assert "created again" not in caplog.text + capsys.readouterr().out
     assert len([e for e in emulator.effects() if e["action"] == "create_task"]) == 1
 
 
-def test_an_instance_can_be_read_with_its_history_in_a_dry_run(connection_says):
+def test_an_instance_can_be_read_with_its_history_in_a_dry_run(connection_dry_run):
     """Reading in bulk is a POST."""
-    connection_says(dry_run=True)
+    connection_dry_run(dry_run=True)
     assert [row["item_id"] for row in ProcoreHook().bulk_history(TOOL, ["5001"], project_id="1001")] == ["5001"]

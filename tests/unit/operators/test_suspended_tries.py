@@ -1,4 +1,4 @@
-"""A worker that resumes after Airflow has started the next try does not act on what that try has done."""
+"""A worker that resumes after Airflow has started the next try does not change what that try has done."""
 
 from __future__ import annotations
 

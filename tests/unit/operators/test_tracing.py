@@ -1,4 +1,4 @@
-"""One span for each write action: opt-in, with the wait's length, without a word of an item."""
+"""One span for each write action: opt-in, with the wait's length, without any text of an item."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from tests.unit.operators.procore.test_respond import (
     step_of,
 )
 
-hitl = pytest.importorskip("airflow.sdk.execution_time.hitl", reason="before Airflow 3.1 nobody can decide in Airflow")
+hitl = pytest.importorskip("airflow.sdk.execution_time.hitl", reason="decisions in Airflow need 3.1")
 
 pytestmark = [
     pytest.mark.usefixtures("airflow_connections"),
@@ -366,7 +366,7 @@ def test_server_that_fails_makes_the_retry_send_the_same_choice(emulator, task):
     assert (responses(emulator), task.created) == ([("90001", "Approve")], ["running"])
 
 
-def test_cleared_task_asks_again(emulator, task):
+def test_cleared_task_requests_the_decision_again(emulator, task):
     task.run()
     task.click("Approve")
     task.clear()  # before it was sent
@@ -475,7 +475,7 @@ def test_dry_run_requests_a_choice_and_returns_its_calls(emulator, task_of, is_t
     task = task_of(dry_run=True)
     task.run()
     assert "Dry run" in task.request["body"]
-    if is_turned_off:  # the page said that nothing is sent
+    if is_turned_off:  # the page stated that nothing is sent
         task.build = approval
     task.click("Approve", "Fine.")
 
@@ -511,7 +511,7 @@ def test_cleared_task_never_shows_the_request_of_a_dry_run(emulator, task_of):
         task.run()
 
 
-# --- what it is given ---
+# --- its parameters ---
 
 
 def test_option_that_is_gone_is_named_with_those_there_are(emulator, task, monkeypatch):

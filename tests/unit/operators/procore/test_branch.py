@@ -1,4 +1,4 @@
-"""A branch on what became of a workflow: by its decision, its item's status, its state; never by a guess."""
+"""A branch on the outcome of a workflow: by its decision, its item's status, its state; never by a guess."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def test_outcome_without_a_branch_takes_the_default():
 
 
 def test_an_outcome_without_a_branch_is_named_with_the_branches():
-    said = "'Approve with comments' / 'Approved' / 'complete' of instance 7. Branches: 'Rejected', 'terminated'"
-    with pytest.raises(ConfigurationError, match=said):
+    message = "'Approve with comments' / 'Approved' / 'complete' of instance 7. Branches: 'Rejected', 'terminated'"
+    with pytest.raises(ConfigurationError, match=message):
         choose(COMPLETE, {"Rejected": "a", "terminated": "b"})
 
 
@@ -121,7 +121,7 @@ def test_outcome_that_is_not_clear_takes_no_branch(outcome, branches):
             choose(outcome, branches, default=default)
     assert repr(outcome["item_status"]) in str(error.value)
     candidates = ((outcome["occurrence"] or outcome)["decision"] or {"candidates": []})["candidates"]
-    assert all(repr(one) in str(error.value) for one in candidates)
+    assert all(repr(candidate) in str(error.value) for candidate in candidates)
     with pytest.raises(OutcomeUnclear):
         outcome_names(outcome)
 
@@ -249,7 +249,10 @@ branches()
 def test_in_a_mapped_group_no_task_runs_that_was_not_chosen(monkeypatch, tmp_path):
     flow = run_source("branches", FLOW, monkeypatch, tmp_path)
 
-    states = {(one.task_id, one.map_index): str(one.state) for one in flow.get_task_instances()}
+    states = {
+        (task_instance.task_id, task_instance.map_index): str(task_instance.state)
+        for task_instance in flow.get_task_instances()
+    }
     found = [[states[f"decided.{name}", index] for index in range(3)] for name in ("branch", "buy", "tell")]
     if not SKIPS_IN_MAPPED_GROUPS:
         assert found == [["failed"] * 3, ["upstream_failed"] * 3, ["upstream_failed"] * 3]

@@ -29,7 +29,7 @@ from tests.unit.operators.procore.test_history_export import (
     instance_of,
     start,
 )
-from tests.unit.operators.procore.test_list_instances import TOOL, begin, listing
+from tests.unit.operators.procore.test_list_instances import TOOL, listing, start_instance
 
 pytestmark = pytest.mark.usefixtures("airflow_connections", "no_delays")
 
@@ -99,7 +99,7 @@ def test_export_reads_each_instance_of_a_failing_item(emulator, folder, broken_i
     items = start(emulator, 2)
     broken = instance_of(emulator, items[0])
     emulator.control("POST", f"procore/instances/{broken}/terminate")
-    newer = begin(emulator, items[0])
+    newer = start_instance(emulator, items[0])
     break_instance(emulator, broken, **fault)
     if item_history == "present":
         export(folder)  # so that the route is known to be there
@@ -296,7 +296,7 @@ def test_server_that_fails_from_now_on_ends_an_export(emulator, folder):
 
 
 @EVERY_FAULT
-def test_export_of_given_items_continues_after_a_failed_list(emulator, folder, monkeypatch, fault):
+def test_export_of_listed_items_continues_after_a_failed_list(emulator, folder, monkeypatch, fault):
     items = start(emulator, 3)
     list_instances = ProcoreHook.list_instances
 
@@ -313,7 +313,7 @@ def test_export_of_given_items_continues_after_a_failed_list(emulator, folder, m
     assert result["instances"] == 2
 
 
-def test_export_of_given_items_takes_no_other_items_for_them(emulator, folder, monkeypatch):
+def test_export_of_listed_items_takes_no_other_items_for_them(emulator, folder, monkeypatch):
     """A server may ignore the filter."""
     items = start(emulator, 2)
     list_instances = ProcoreHook.list_instances
@@ -349,7 +349,7 @@ def test_legacy_export_continues_after_a_broken_connection(emulator, folder):
 
 
 @EVERY_FAULT
-def test_legacy_export_continues_after_a_broken_given_instance(emulator, folder, fault):
+def test_legacy_export_continues_after_a_broken_listed_instance(emulator, folder, fault):
     times = 5 if fault["status"] == 504 else 1
     emulator.control("POST", "faults", method="GET", path="/workflow_instances/568150$", times=times, **fault)
 
@@ -369,7 +369,7 @@ def test_legacy_export_of_which_nothing_can_be_read_fails(emulator, folder):
 
 @EVERY_FAULT
 def test_list_by_state_continues_after_a_broken_instance(emulator, broken_items, fault):
-    broken, other = begin(emulator, "11"), begin(emulator, "12")
+    broken, other = start_instance(emulator, "11"), start_instance(emulator, "12")
     broken_items("11", times=5 if fault["status"] == 504 else 1, **fault)
     break_instance(emulator, broken, **fault)
 
@@ -379,7 +379,7 @@ def test_list_by_state_continues_after_a_broken_instance(emulator, broken_items,
 
 
 def test_list_by_state_continues_after_a_broken_connection(emulator, broken_items):
-    broken, other = begin(emulator, "11"), begin(emulator, "12")
+    broken, other = start_instance(emulator, "11"), start_instance(emulator, "12")
     broken_items("11", times=5, reset="before")
     break_instance(emulator, broken, reset="before")
 
@@ -389,7 +389,7 @@ def test_list_by_state_continues_after_a_broken_connection(emulator, broken_item
 
 
 def test_list_continues_after_a_row_without_an_id(emulator, monkeypatch):
-    other = begin(emulator, "11")
+    other = start_instance(emulator, "11")
     list_instances = ProcoreHook.list_instances
 
     def listed(self, tool_type, **filters):
@@ -404,7 +404,7 @@ def test_list_continues_after_a_row_without_an_id(emulator, monkeypatch):
 
 
 def test_list_by_state_continues_after_a_malformed_history(emulator):
-    other = begin(emulator, "11")
+    other = start_instance(emulator, "11")
     histories = [{"instance_id": "700001", "history": "?"}]
     more = [{"instance_id": other, "status": "in_progress", "history": []}]
     response = {"data": [{"item_id": "5001", "instances": histories}, {"item_id": "11", "instances": more}]}

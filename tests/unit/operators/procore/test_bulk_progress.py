@@ -120,15 +120,15 @@ def test_long_work_shows_its_progress_and_short_work_does_not(emulator, tmp_path
     ],
 )
 def test_an_export_ends_with_a_summary(emulator, tmp_path, monkeypatch, caplog, cls, where, rows):
-    caplog.set_level(logging.INFO, logger="said")
-    monkeypatch.setattr(cls, "log", logging.getLogger("said"))
+    caplog.set_level(logging.INFO, logger="logged")
+    monkeypatch.setattr(cls, "log", logging.getLogger("logged"))
     operator = cls(task_id="export", path=f"file://{tmp_path}", file_format="jsonl", **where)
 
     result = operator.execute({})
 
     files = [Path(path.removeprefix("file://")) for path in result["paths"].values()]
     size = sum(file.stat().st_size for file in files)
-    summary = [record.getMessage() for record in caplog.records if record.name == "said"][-1]
+    summary = [record.getMessage() for record in caplog.records if record.name == "logged"][-1]
     seconds = re.sub(r"\d+\.\d s", "N s", summary)
     assert (
         seconds
@@ -137,13 +137,13 @@ def test_an_export_ends_with_a_summary(emulator, tmp_path, monkeypatch, caplog, 
 
 
 def test_operation_wait_logs_the_next_poll_and_the_deadline(emulator, monkeypatch, caplog):
-    caplog.set_level(logging.INFO, logger="said")
-    monkeypatch.setattr(ProcoreBulkStartInstancesOperator, "log", logging.getLogger("said"))
+    caplog.set_level(logging.INFO, logger="logged")
+    monkeypatch.setattr(ProcoreBulkStartInstancesOperator, "log", logging.getLogger("logged"))
     emulator.control("PATCH", "flags", operation_delay=0.2)
 
     start_many("")
 
-    said = [record.getMessage() for record in caplog.records if record.name == "said"]
-    waiting = [line for line in said if line.startswith("Waiting since")]
+    messages = [record.getMessage() for record in caplog.records if record.name == "logged"]
+    waiting = [line for line in messages if line.startswith("Waiting since")]
     assert "the next poll is in 0 s." in waiting[0]
-    assert said[-1] == "3 items started, 0 already active, 0 failed."
+    assert messages[-1] == "3 items started, 0 already active, 0 failed."

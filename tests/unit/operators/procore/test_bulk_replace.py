@@ -27,8 +27,8 @@ def requests_made(emulator) -> list[dict]:
 
 
 def posts(emulator) -> list[dict]:
-    wanted = [r for r in emulator.requests() if r["path"].endswith("/bulk_replace_requests")]
-    return [request["body"] for request in wanted if request["method"] == "POST"]
+    requests = [r for r in emulator.requests() if r["path"].endswith("/bulk_replace_requests")]
+    return [request["body"] for request in requests if request["method"] == "POST"]
 
 
 def directors(emulator) -> list[str]:
@@ -311,13 +311,13 @@ def test_request_without_errors_is_a_success(emulator, store, errors):
 
 
 def test_log_names_the_replacement_and_as_whom(emulator, store, monkeypatch, caplog):
-    caplog.set_level(logging.INFO, logger="said")
-    monkeypatch.setattr(ProcoreBulkReplaceAssigneesOperator, "log", logging.getLogger("said"))
+    caplog.set_level(logging.INFO, logger="logged")
+    monkeypatch.setattr(ProcoreBulkReplaceAssigneesOperator, "log", logging.getLogger("logged"))
 
     for _ in range(2):
         replace(**WHO).execute({"task_state_store": store})
 
-    said = [r.getMessage() for r in caplog.records if r.name == "said"]
-    (made,) = [line for line in said if "user 90001" in line]
-    assert all(word in made for word in ("90004", "90005", "801"))
-    assert [line for line in said if "nothing is sent" in line and "801" in line]
+    messages = [r.getMessage() for r in caplog.records if r.name == "logged"]
+    (made,) = [line for line in messages if "user 90001" in line]
+    assert all(text in made for text in ("90004", "90005", "801"))
+    assert [line for line in messages if "nothing is sent" in line and "801" in line]

@@ -1,4 +1,4 @@
-"""What became of a replacement: a wait, a stop and a list of errors report only what Procore shows."""
+"""The outcome of a replacement: a wait, a stop and a list of errors report only what Procore shows."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ def test_unknown_status_is_logged_once(store, statuses, monkeypatch, caplog):
 
     replace(**WHO).execute({"task_state_store": store})
 
-    said = [record.getMessage() for record in caplog.records if record.name == "waited"]
-    assert ["queued" in line for line in said] == [True, False]
-    assert "checking" in said[1]
+    messages = [record.getMessage() for record in caplog.records if record.name == "waited"]
+    assert ["queued" in line for line in messages] == [True, False]
+    assert "checking" in messages[1]
 
 
 @pytest.mark.parametrize("status", ["failed", "STOPPED", "Failed"])
@@ -253,7 +253,7 @@ def test_request_that_ends_before_its_stop_is_reported(emulator, cover, statuses
 
 
 def failed(store, **parameters) -> str:
-    """Let a replacement fail that has no possible assignee, and return the error's words."""
+    """Let a replacement fail that has no possible assignee, and return the error's message."""
     with pytest.raises(AirflowFailException) as failure:
         replace(**{**UNABLE, "confirm_timeout": 5, **parameters}).execute({"task_state_store": store})
     return str(failure.value)
@@ -271,7 +271,9 @@ def test_list_of_errors_is_counted_and_written_unchanged(emulator, store, tmp_pa
     results = []
     count = ProcoreBulkReplaceAssigneesOperator._result
     monkeypatch.setattr(
-        ProcoreBulkReplaceAssigneesOperator, "_result", lambda *given: results.append(count(*given)) or results[-1]
+        ProcoreBulkReplaceAssigneesOperator,
+        "_result",
+        lambda *arguments: results.append(count(*arguments)) or results[-1],
     )
 
     failed(store, errors_path=f"file://{tmp_path}/errors.csv")
@@ -319,14 +321,14 @@ def test_redirect_to_a_sign_in_page_is_not_a_list_of_errors(emulator, store):
     ids=["403", "500", "422", "page", "json", "nowhere", "unreachable", "202_json", "202"],
 )
 def test_list_that_cannot_be_read_is_a_warning(emulator, store, fault, monkeypatch, caplog):
-    caplog.set_level(logging.WARNING, logger="said")
-    monkeypatch.setattr(ProcoreBulkReplaceAssigneesOperator, "log", logging.getLogger("said"))
+    caplog.set_level(logging.WARNING, logger="logged")
+    monkeypatch.setattr(ProcoreBulkReplaceAssigneesOperator, "log", logging.getLogger("logged"))
     respond_with_errors(emulator, **fault)
 
     result = replace(**WHO, confirm_timeout=0).execute({"task_state_store": store})
 
     assert (result["status"], result["errors"], result["errors_path"]) == ("completed", None, None)
-    assert len([r for r in caplog.records if r.name == "said" and "error list" in r.getMessage()]) == 1
+    assert len([r for r in caplog.records if r.name == "logged" and "error list" in r.getMessage()]) == 1
     assert len(requests_made(emulator)) == 1
 
 

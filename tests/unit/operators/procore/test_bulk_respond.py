@@ -21,8 +21,8 @@ TOOL = "purchase_order_contract"
 
 
 def bulk(responses=None, **parameters) -> ProcoreBulkRespondOperator:
-    given = {} if responses is None else {"responses": responses}
-    return ProcoreBulkRespondOperator(task_id="bulk", **{"confirm_timeout": 0.2, **given, **parameters})
+    responses_parameter = {} if responses is None else {"responses": responses}
+    return ProcoreBulkRespondOperator(task_id="bulk", **{"confirm_timeout": 0.2, **responses_parameter, **parameters})
 
 
 def plan_of(responses, **parameters) -> dict:
@@ -78,14 +78,16 @@ def test_mapping_rows_and_data_frames_are_the_same_plan(emulator):
         SimpleNamespace(to_dicts=lambda: rows, to_dict=lambda: None),
     ]
 
-    hashes = {plan_of(given)["plan_hash"] for given in (dict.fromkeys(ids, "Approve"), rows, rows[::-1], *frames)}
+    hashes = {
+        plan_of(responses)["plan_hash"] for responses in (dict.fromkeys(ids, "Approve"), rows, rows[::-1], *frames)
+    }
 
     assert len(hashes) == 1
 
 
 def test_hash_changes_with_each_thing_that_is_sent(emulator):
     first, second = start(emulator, 2)
-    given = [
+    different = [
         {first: "Approve"},
         {second: "Approve"},
         {first: "Reject"},
@@ -93,12 +95,14 @@ def test_hash_changes_with_each_thing_that_is_sent(emulator):
         {first: "Approve", second: "Approve"},
     ]
 
-    assert len({plan_of(responses)["plan_hash"] for responses in given}) == len(given)
+    assert len({plan_of(responses)["plan_hash"] for responses in different}) == len(different)
 
 
 def test_row_of_an_item_is_planned_for_its_active_instance(emulator):
     (first,) = start(emulator, 1)
-    item = next(one["item_id"] for one in emulator.control("GET", "state")["procore"] if one["id"] == first)
+    item = next(
+        instance["item_id"] for instance in emulator.control("GET", "state")["procore"] if instance["id"] == first
+    )
 
     plan = plan_of([{"item_id": item, "response": "Approve"}], tool_type=TOOL)
 
@@ -108,14 +112,14 @@ def test_row_of_an_item_is_planned_for_its_active_instance(emulator):
 @pytest.mark.parametrize("count", [1, 8], ids=["alone", "in bulk"])
 def test_each_row_that_is_not_sent_says_why(emulator, count):
     others = start(emulator, count)
-    ours, moved, ended, theirs, same, unreadable = start(emulator, 6)
+    own, moved, ended, theirs, same, unreadable = start(emulator, 6)
     emulator.control("POST", f"procore/instances/{moved}/override", option="Return")
     emulator.control("POST", f"procore/instances/{ended}/terminate")
     emulator.control("POST", f"procore/instances/{theirs}/respond", login="90001", option="Approve")
     emulator.control("POST", f"procore/instances/{unreadable}/hide")
     rows = [
         *({"instance_id": each, "response": "Approve"} for each in others),
-        {"instance_id": ours, "response": "Agree"},
+        {"instance_id": own, "response": "Agree"},
         {"instance_id": moved, "response": "Approve", "step": "budget check"},
         {"instance_id": moved, "response": "Approve", "step_occurrence_id": f"{moved}01"},
         {"instance_id": ended, "response": "Approve"},
@@ -158,16 +162,16 @@ def test_rows_of_the_sensor_and_of_two_projects_can_be_planned(emulator):
     (first,), (second,) = start(emulator, 1), start(emulator, 1, project_id="1002")
     sensed = [
         {
-            "instance_id": one,
+            "instance_id": instance_id,
             "item_id": "x",
             "tool_type": TOOL,
             "project_id": project,
             "step": "Budget Check",
             "options": [],
         }
-        for one, project in ((first, "1001"), (second, "1002"))
+        for instance_id, project in ((first, "1001"), (second, "1002"))
     ]
-    items = {one["id"]: one["item_id"] for one in emulator.control("GET", "state")["procore"]}
+    items = {instance["id"]: instance["item_id"] for instance in emulator.control("GET", "state")["procore"]}
 
     plan = plan_of([{**row, "item_id": items[row["instance_id"]], "response": "Approve"} for row in sensed])
 

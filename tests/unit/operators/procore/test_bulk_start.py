@@ -268,16 +268,16 @@ def test_death_before_storing_the_order_leaves_one_effect_per_item(emulator, sto
 
 def test_the_operations_are_waited_for(emulator, store, monkeypatch):
     emulator.control("PATCH", "flags", operation_delay=600)
-    pauses = []
+    sleeps = []
 
-    def pause(seconds):
-        pauses.append(seconds)
+    def sleep(seconds):
+        sleeps.append(seconds)
         emulator.control("POST", "clock", advance=300)
 
-    monkeypatch.setattr("airflow_provider_workflows.operators.base.time.sleep", pause)
+    monkeypatch.setattr("airflow_provider_workflows.operators.base.time.sleep", sleep)
     result = start("11", "12", "13").execute({"task_state_store": store})
 
-    assert pauses == [0.01, 0.01]
+    assert sleeps == [0.01, 0.01]
     assert len(result["completed"]) == 3
 
 

@@ -1,4 +1,4 @@
-"""An order to start many whose outcome is unknown: no item is started twice, and what we cannot know is said."""
+"""An order to start many whose outcome is unknown: no item is started twice, and what remains unknown is reported."""
 
 from __future__ import annotations
 
@@ -166,14 +166,14 @@ def test_order_that_arrives_during_the_poll_is_claimed(emulator, store, monkeypa
     again = start("11", "12")
     list_instances = again.hook.list_instances
 
-    def look_and_let_it_arrive(*args, **kwargs):
+    def poll_and_let_it_arrive(*args, **kwargs):
         rows = list(list_instances(*args, **kwargs))
         if sent:
             args, kwargs = sent.pop()
             order(*args, **kwargs)
         return iter(rows)
 
-    monkeypatch.setattr(again.hook, "list_instances", look_and_let_it_arrive)
+    monkeypatch.setattr(again.hook, "list_instances", poll_and_let_it_arrive)
 
     result = again.execute({"task_state_store": store})
 
@@ -251,32 +251,32 @@ def test_orders_rejected_at_any_size_cost_few_calls(emulator, store):
 # --- the log ---
 
 
-def said(caplog) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "said" and record.levelname == "INFO"]
+def info_messages(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "logged" and record.levelname == "INFO"]
 
 
 @pytest.fixture
 def log(caplog, monkeypatch):
-    caplog.set_level(logging.INFO, logger="said")
-    monkeypatch.setattr(ProcoreBulkStartInstancesOperator, "log", logging.getLogger("said"))
+    caplog.set_level(logging.INFO, logger="logged")
+    monkeypatch.setattr(ProcoreBulkStartInstancesOperator, "log", logging.getLogger("logged"))
     return caplog
 
 
 def test_log_names_each_instance_that_was_started_and_as_whom(emulator, store, log):
     start("11", "12", "5001").execute({"task_state_store": store})
 
-    (line,) = [line for line in said(log) if "700002" in line]
-    assert all(word in line for word in ("user 90001", "700002 (item 11)", "700003 (item 12)"))
-    assert [line for line in said(log) if "700001 (item 5001)" in line]
+    (line,) = [line for line in info_messages(log) if "700002" in line]
+    assert all(text in line for text in ("user 90001", "700002 (item 11)", "700003 (item 12)"))
+    assert [line for line in info_messages(log) if "700001 (item 5001)" in line]
 
 
 def test_log_of_a_try_with_nothing_to_do_says_why(emulator, store, log):
     start("11").execute({"task_state_store": store})
-    before = len(said(log))
+    before = len(info_messages(log))
 
     start("11").execute({"task_state_store": store})
 
-    assert len(said(log)) == before + 1
+    assert len(info_messages(log)) == before + 1
 
 
 def test_log_does_not_contradict_itself_about_a_second_order(emulator, store, log):

@@ -64,8 +64,8 @@ def history(tmp_path) -> str:
 
 def report(history: str, root: str, **parameters) -> dict:
     """Run the operator, with a page and tables in a folder."""
-    given = {"output_path": f"{root}/out/report.html", "tables_path": f"{root}/tables", "as_of": AS_OF, **parameters}
-    return ProcoreCycleTimeReportOperator(task_id="report", history_path=history, **given).execute({})
+    usual = {"output_path": f"{root}/out/report.html", "tables_path": f"{root}/tables", "as_of": AS_OF, **parameters}
+    return ProcoreCycleTimeReportOperator(task_id="report", history_path=history, **usual).execute({})
 
 
 def written(root: str) -> list[str]:
@@ -261,10 +261,10 @@ def test_any_storage_serves_for_all_paths(history):
 )
 def test_bad_parameter_is_named_before_anything_is_written(history, tmp_path, parameter, value):
     root = tmp_path.as_uri()
-    given = value.replace("{root}", root) if value else value
+    path = value.replace("{root}", root) if value else value
 
     with pytest.raises(ConfigurationError, match=parameter):
-        report(**{"history": history, "root": root, parameter.replace("history_path", "history"): given})
+        report(**{"history": history, "root": root, parameter.replace("history_path", "history"): path})
 
     assert written(root) == []
 

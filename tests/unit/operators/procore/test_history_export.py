@@ -193,8 +193,8 @@ def test_an_absent_route_is_logged_once(emulator, folder, capsys):
 
     export(folder, batch_size=1)
 
-    said = capsys.readouterr().out
-    assert said.count("The bulk history does not exist") == said.count("The item history does not exist") == 1
+    output = capsys.readouterr().out
+    assert output.count("The bulk history does not exist") == output.count("The item history does not exist") == 1
 
 
 def test_how_an_instance_was_recognised_is_in_its_row(emulator, folder):
@@ -246,12 +246,12 @@ def test_forbidden_item_is_reported_and_all_others_are_exported(emulator, folder
 def test_an_instance_that_cannot_be_read_by_itself_is_reported(emulator, folder, status, where):
     items = start(emulator, 2)
     emulator.control("PATCH", "flags", bulk_history="absent", item_history="absent")
-    wanted = instance_of(emulator, items[1])
-    emulator.control("POST", "faults", method="GET", path=f"/instances/{wanted}/history$", status=status, json={})
+    failing = instance_of(emulator, items[1])
+    emulator.control("POST", "faults", method="GET", path=f"/instances/{failing}/history$", status=status, json={})
 
     result = export(folder)
 
-    assert [entry["instance_id"] for entry in result[where]] == [wanted]
+    assert [entry["instance_id"] for entry in result[where]] == [failing]
     assert len(result["forbidden"] + result["failed"]) == 1
     assert result["instances"] == 2
 
@@ -311,7 +311,7 @@ def test_export_has_only_changed_and_active_instances(emulator, folder, updated_
     assert result["changed_since"] == rules.iso(rules.changed_since(since))
 
 
-def test_the_watermark_of_one_export_is_the_changed_since_of_the_next(emulator, folder):
+def test_watermark_of_an_export_is_changed_since_of_the_next(emulator, folder):
     first = export(folder)
 
     assert rules.time(first["watermark"]) is not None
@@ -388,7 +388,7 @@ def test_watermark_of_some_items_is_not_that_of_all(emulator, folder):
     assert export_legacy(folder, instance_ids="568150")["watermark"] is None
 
 
-def test_given_items_are_exported_whole_and_nothing_else(emulator, folder):
+def test_listed_items_are_exported_whole_and_nothing_else(emulator, folder):
     start(emulator, 3)
     finish(emulator)
     emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="5001")
@@ -463,9 +463,9 @@ def test_list_row_without_an_id_concerns_only_itself(emulator, folder):
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(ProcoreHook, "list_instances", listed)
-        result, given = export(folder), export(folder, item_ids=["5001", *items])
+        result, of_items = export(folder), export(folder, item_ids=["5001", *items])
 
-    for found in (result, given):
+    for found in (result, of_items):
         assert [(entry["tool_type"], entry["item_id"]) for entry in found["failed"]][:1] == [(TOOL, "5001")]
         assert "instance_id" not in found["failed"][0]
         assert {row["item_id"] for row in lines(found, "instances")} >= set(items)
@@ -502,11 +502,11 @@ def test_a_run_that_fails_midway_leaves_what_was_there(emulator, folder, tmp_pat
     assert {file.name: file.read_bytes() for file in (tmp_path / "audit").iterdir()} == before
 
 
-@pytest.mark.parametrize("given", [str, ObjectStoragePath])
-def test_any_object_storage_will_do(emulator, given):
+@pytest.mark.parametrize("path_type", [str, ObjectStoragePath])
+def test_any_object_storage_will_do(emulator, path_type):
     attach("memory", fs=MemoryFileSystem())
 
-    result = export(given("memory://audit/today"), file_format="parquet")
+    result = export(path_type("memory://audit/today"), file_format="parquet")
 
     assert ObjectStoragePath(result["paths"]["steps"]).read_bytes()[:4] == b"PAR1"
 

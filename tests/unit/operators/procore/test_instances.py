@@ -242,7 +242,7 @@ def test_a_rejected_start_stores_nothing_and_is_retried(emulator, store, status,
 
 
 @pytest.mark.parametrize("status", [400, 403, 422, 500])
-def test_a_rejection_of_a_start_that_took_effect_ends_in_that_instance(emulator, store, status):
+def test_rejected_start_that_took_effect_ends_in_that_instance(emulator, store, status):
     emulator.control("POST", "faults", method="POST", path=START, status=status, json={"error": "x"}, after=True)
 
     result = start().execute({"task_state_store": store})
@@ -943,7 +943,7 @@ def templated(cls: type) -> set[str]:
     [pair for module in (respond, start_operator, instances, bulk_start, sensors) for pair in documented(module)],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
-def test_what_is_said_to_be_templated_is(cls, names):
+def test_fields_documented_as_templated_are_templated(cls, names):
     assert names - set(cls.template_fields) == set()
     inherited = {name for base in cls.__mro__ for name in templated(base)}
     assert set(cls.template_fields) - inherited - {"on_step_moved"} == set()
@@ -966,7 +966,7 @@ def test_deadline_before_the_first_poll_still_finds_an_end(emulator, store):
     assert result["outcome"]["item_status"] == "Rejected"
 
 
-def test_ended_instance_started_by_a_failing_server_is_not_restarted(emulator, store):
+def test_ended_instance_started_by_failing_server_is_not_restarted(emulator, store):
     operator = start()
     send = operator.hook.start_instance
 
@@ -983,7 +983,7 @@ def test_ended_instance_started_by_a_failing_server_is_not_restarted(emulator, s
     assert started(emulator) == [NEW]
 
 
-def test_instance_shown_late_by_a_failing_server_is_found_by_a_retry(emulator, store):
+def test_instance_shown_late_by_failing_server_is_found_by_retry(emulator, store):
     emulator.control("POST", "faults", method="POST", path=START, status=500, json={}, after=True)
     emulator.control("POST", "faults", method="GET", path=START, skip=4, times=10**6, status=500, json={})
     with pytest.raises(AirflowFailException, match="OutcomeUnknown.*item 5002"):
@@ -1031,8 +1031,8 @@ def reject_reads(emulator, status: int, path: str = SHOWS, skip: int = 1) -> Non
     emulator.control("POST", "faults", method="GET", path=path, skip=skip, times=10**6, status=status, json={})
 
 
-def by_somebody_else(emulator, monkeypatch, item_id: str = "5002") -> None:
-    """Let a person start the item's workflow while our own start is lost."""
+def by_another_user(emulator, monkeypatch, item_id: str = "5002") -> None:
+    """Let a person start the item's workflow while the operator's own start is lost."""
 
     def lost(*args, **kwargs):
         emulator.control("POST", "procore/instances", tool_type=TOOL, item_id=item_id)
@@ -1065,31 +1065,31 @@ def test_start_adopts_no_instance_of_another_item_or_tool(emulator, store):
 
 
 @pytest.mark.parametrize("creator", ["present", "absent"])
-@pytest.mark.parametrize("who", ["ours", "theirs"])
+@pytest.mark.parametrize("who", ["own", "other"])
 def test_lost_start_is_claimed_only_by_its_creator(emulator, store, monkeypatch, creator, who):
     set_flags(emulator, created_by=creator)
-    if who == "ours":
+    if who == "own":
         lose_responses(emulator, "after", START)
     else:
-        by_somebody_else(emulator, monkeypatch)
+        by_another_user(emulator, monkeypatch)
     operator = start(confirm_timeout=0, wait_for_completion=True, cancel_on_kill=True, deferrable=True)
 
     trigger = deferred(operator, {"task_state_store": store}).trigger
     operator.on_kill()
     kill_while_deferred(trigger, monkeypatch)
 
-    is_own = (creator, who) == ("present", "ours")
+    is_own = (creator, who) == ("present", "own")
     assert trigger.resume_kwargs == {"adopted": not is_own}
     assert state_of(emulator, NEW)["state"] == ("terminated" if is_own else "in_progress")
 
 
-@pytest.mark.parametrize(("creator", "who"), [("present", "theirs"), ("absent", "theirs"), ("absent", "ours")])
+@pytest.mark.parametrize(("creator", "who"), [("present", "other"), ("absent", "other"), ("absent", "own")])
 def test_lost_start_by_an_unknown_user_is_unknown_or_adopted(emulator, store, monkeypatch, creator, who):
     set_flags(emulator, created_by=creator)
-    if who == "ours":
+    if who == "own":
         lose_responses(emulator, "after", START)
     else:
-        by_somebody_else(emulator, monkeypatch)
+        by_another_user(emulator, monkeypatch)
 
     with pytest.raises(AirflowFailException, match="OutcomeUnknown.*5002"):
         start(confirm_timeout=0, on_active_instance="fail").execute({"task_state_store": store})
@@ -1132,29 +1132,29 @@ def test_started_instance_is_reported_though_it_cannot_be_read(emulator, store):
 
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("malformed", MALFORMED_RESPONSES)
-@pytest.mark.parametrize("acts", [True, False])
+@pytest.mark.parametrize("takes_effect", [True, False])
 @pytest.mark.parametrize(("build", "action"), [(terminate, "terminate"), (restart, "restart"), (add, "add_assignees")])
-def test_undocumented_response_is_resolved_by_reading(emulator, store, build, action, acts, malformed):
+def test_undocumented_response_is_resolved_by_reading(emulator, store, build, action, takes_effect, malformed):
     path = "/additional_assignees$" if action == "add_assignees" else f"/{action}$"
-    respond_malformed(emulator, path, malformed, after=acts, times=9)
+    respond_malformed(emulator, path, malformed, after=takes_effect, times=9)
     operator = build(confirm_timeout=0)
 
-    if acts:
+    if takes_effect:
         operator.execute({"task_state_store": store})
     else:
         with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
             operator.execute({"task_state_store": store})
-    assert len(effects(emulator, action)) == acts
+    assert len(effects(emulator, action)) == takes_effect
 
 
-@pytest.mark.parametrize("acts", [True, False])
-def test_undocumented_response_to_a_refresh_is_resolved_by_reading(emulator, store, acts):
+@pytest.mark.parametrize("takes_effect", [True, False])
+def test_undocumented_response_to_a_refresh_is_resolved_by_reading(emulator, store, takes_effect):
     block(emulator)
-    respond_malformed(emulator, "/refresh$", {"json": {}}, after=acts)
+    respond_malformed(emulator, "/refresh$", {"json": {}}, after=takes_effect)
 
     result = refresh().execute({"task_state_store": store})
 
-    assert (result["state"], result["refreshes"]) == ("in_progress", 1 if acts else 2)
+    assert (result["state"], result["refreshes"]) == ("in_progress", 1 if takes_effect else 2)
     assert len(effects(emulator, "refresh")) == 1
 
 
@@ -1323,7 +1323,7 @@ def test_addition_waits_while_the_instance_is_between_two_steps(emulator, store)
 
 
 @pytest.mark.parametrize(
-    ("build", "verb", "words"),
+    ("build", "verb", "texts"),
     [
         (start, "Started", ["5002", NEW, f"{NEW}01"]),
         (terminate, "Terminated", ["5001", INSTANCE, STEP]),
@@ -1332,7 +1332,7 @@ def test_addition_waits_while_the_instance_is_between_two_steps(emulator, store)
         (add, "Added", ["5001", INSTANCE, STEP, "90006"]),
     ],
 )
-def test_each_effect_leaves_one_line_with_all_its_ids(emulator, store, capsys, build, verb, words):
+def test_each_effect_leaves_one_line_with_all_its_ids(emulator, store, capsys, build, verb, texts):
     if build is refresh:
         block(emulator)
     build(**({"comment": "a secret deal", "message": "a secret deal"} if build is add else {})).execute(
@@ -1341,7 +1341,7 @@ def test_each_effect_leaves_one_line_with_all_its_ids(emulator, store, capsys, b
 
     output = capsys.readouterr().out
     (line,) = [line for line in output.splitlines() if verb in line]
-    assert all(word in line for word in [*words, "90001"])
+    assert all(text in line for text in [*texts, "90001"])
     assert "a secret deal" not in output
 
 

@@ -19,7 +19,7 @@ def lists(emulator) -> list[dict]:
     return [r for r in emulator.requests() if r["path"].endswith("/workflows/instances")]
 
 
-def begin(emulator, item_id: str, **where) -> str:
+def start_instance(emulator, item_id: str, **where) -> str:
     return emulator.control("POST", "procore/instances", **{"tool_type": TOOL, "item_id": item_id, **where})["id"]
 
 
@@ -64,17 +64,17 @@ def test_every_filter_goes_into_the_query(emulator):
     }
 
 
-def test_no_filter_is_sent_that_was_not_given(emulator):
+def test_no_filter_is_sent_that_was_not_set(emulator):
     listing().execute({})
 
     always = {"filters[tool_type]": TOOL, "per_page": "100"}
-    assert [one["query"] for one in lists(emulator)] == [
+    assert [request["query"] for request in lists(emulator)] == [
         {**always, "filters[active]": active} for active in ("true", "false")
     ]
 
 
 def test_me_is_the_connections_user(emulator):
-    begin(emulator, "11")
+    start_instance(emulator, "11")
     emulator.control("POST", "procore/instances/700001/respond", login="integration@example.com", option="Approve")
 
     rows = listing(assignee="me").execute({})
@@ -84,8 +84,8 @@ def test_me_is_the_connections_user(emulator):
 
 
 def test_several_tools_and_projects_are_polled_at_their_levels(emulator):
-    begin(emulator, "11", project_id="1002")
-    begin(emulator, "81", tool_type="prequalification", project_id=None)
+    start_instance(emulator, "11", project_id="1002")
+    start_instance(emulator, "81", tool_type="prequalification", project_id=None)
 
     rows = listing(tool_type=[TOOL, "generic_tool_item"], project_id=["1001", 1002]).execute({})
     default = listing(tool_type=(TOOL, "prequalification")).execute({})
@@ -98,8 +98,8 @@ def test_several_tools_and_projects_are_polled_at_their_levels(emulator):
 @pytest.mark.parametrize("bulk_history", ["present", "absent", "no_instance_ids"])
 def test_only_instances_in_the_requested_states_are_listed(emulator, bulk_history):
     emulator.control("PATCH", "flags", bulk_history=bulk_history)
-    begin(emulator, "11")
-    begin(emulator, "12")
+    start_instance(emulator, "11")
+    start_instance(emulator, "12")
     emulator.control("POST", "procore/instances/700002/block", reason="x")
     emulator.control("POST", "procore/instances/700003/terminate")
 
@@ -111,7 +111,7 @@ def test_only_instances_in_the_requested_states_are_listed(emulator, bulk_histor
 
 
 def test_an_instance_that_may_not_be_read_is_left_out(emulator):
-    other = begin(emulator, "11")
+    other = start_instance(emulator, "11")
     emulator.control("POST", "faults", path="/instances/700001/history$", times=99, status=403, json={})
     emulator.control("POST", "faults", path="/bulk_history$", times=99, status=403, json={})
 
@@ -120,7 +120,7 @@ def test_an_instance_that_may_not_be_read_is_left_out(emulator):
 
 @pytest.mark.parametrize(("status", "error"), [(403, PermissionDenied), (404, NotFound), (500, ServerError)])
 def test_unreadable_histories_are_not_an_empty_list(emulator, status, error):
-    begin(emulator, "11")
+    start_instance(emulator, "11")
     emulator.control("POST", "faults", path="history$", times=999, status=status, json={})
 
     with pytest.raises(error):
@@ -130,7 +130,7 @@ def test_unreadable_histories_are_not_an_empty_list(emulator, status, error):
 def test_limit_returns_the_oldest(emulator):
     for number in range(3):
         emulator.control("POST", "clock", advance=60)
-        begin(emulator, f"{20 - number}")
+        start_instance(emulator, f"{20 - number}")
 
     rows = listing(limit=2).execute({})
 
@@ -139,7 +139,7 @@ def test_limit_returns_the_oldest(emulator):
 
 def test_batches_are_as_small_as_requested_and_as_few_as_possible(emulator, monkeypatch):
     for number in range(6):
-        begin(emulator, str(10 + number))
+        start_instance(emulator, str(10 + number))
 
     assert [len(batch) for batch in listing(batch_size=3).execute({})] == [3, 3, 1]
     monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "2")
@@ -188,7 +188,7 @@ def test_an_empty_set_of_states_is_a_mistake(emulator):
         listing(states=[]).execute({})
 
 
-def test_assignee_is_given_by_login_and_an_unknown_one_is_named(emulator):
+def test_assignee_is_set_by_login_and_an_unknown_one_is_named(emulator):
     assert [row["item_id"] for row in listing(assignee="integration@example.com").execute({})] == ["5001"]
     with pytest.raises(ConfigurationError, match="assignee: no user .* 'nobody@example.com'"):
         listing(assignee="nobody@example.com").execute({})
@@ -214,7 +214,7 @@ def test_instance_without_any_history_in_bulk_is_read_by_itself(emulator):
     assert [row["instance_id"] for row in listing(states=["blocked"]).execute({})] == ["700001"]
 
 
-@pytest.mark.parametrize("build", [listing, lambda **given: start("1", **given)], ids=["list", "start"])
+@pytest.mark.parametrize("build", [listing, lambda **parameters: start("1", **parameters)], ids=["list", "start"])
 def test_a_misspelt_tool_is_named_even_with_a_project(emulator, build):
     with pytest.raises(ConfigurationError, match=r"tool_type 'purchase_order'.*purchase_order_contract"):
         build(tool_type="purchase_order", project_id="1001").execute({})

@@ -38,8 +38,8 @@ def writes(emulator) -> list[str]:
 
 
 def calls(emulator, since: int = 0) -> list[tuple[str, str]]:
-    wanted = [request for request in emulator.requests() if "/workflows/presets/" in request["path"]]
-    return [(r["method"], r["path"].rpartition("/presets/")[2]) for r in wanted if r["n"] > since]
+    requests = [request for request in emulator.requests() if "/workflows/presets/" in request["path"]]
+    return [(r["method"], r["path"].rpartition("/presets/")[2]) for r in requests if r["n"] > since]
 
 
 @pytest.fixture

@@ -192,10 +192,10 @@ def test_group_of_people_is_known_by_any_spelling_of_its_type(emulator, store, k
 
 
 def test_log_names_each_change_and_as_whom(emulator, store, monkeypatch, caplog):
-    caplog.set_level(logging.INFO, logger="said")
-    monkeypatch.setattr(ProcorePresetAssigneesOperator, "log", logging.getLogger("said"))
+    caplog.set_level(logging.INFO, logger="logged")
+    monkeypatch.setattr(ProcorePresetAssigneesOperator, "log", logging.getLogger("logged"))
 
     assign(directors(LEE), members="replace", mode="apply").execute({"task_state_store": store})
 
     (line,) = [r.getMessage() for r in caplog.records if r.levelname == "INFO" and "user 90001" in r.getMessage()]
-    assert all(word in line for word in (PRESET, "1001", "Directors", LEE, DANA))
+    assert all(text in line for text in (PRESET, "1001", "Directors", LEE, DANA))

@@ -1,4 +1,4 @@
-"""The response to a step: sent once, to the occurrence of the step that it was meant for."""
+"""The response to a step: sent once, to the step occurrence that it is pinned to."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def return_to_step(emulator) -> None:
     respond_as_user(emulator, "dana@example.com", "Return")
 
 
-def test_a_response_is_given_and_described(emulator, store):
+def test_a_response_is_sent_and_described(emulator, store):
     result = respond(comment="fine").execute({"task_state_store": store})
 
     assert responses(emulator) == [("90001", "Approve")]
@@ -273,7 +273,7 @@ def test_step_of_others_is_an_error_that_names_the_assignees(emulator, store):
         respond().execute({"task_state_store": store})
 
 
-def test_without_a_store_a_retried_task_must_be_given_its_pin(emulator):
+def test_without_a_store_a_retried_task_needs_its_pin(emulator):
     with pytest.raises(ConfigurationError, match="step_occurrence_id must be given when retries > 0"):
         respond(retries=2).execute({})
     assert emulator.requests() == []
@@ -759,7 +759,7 @@ def test_step_that_moves_before_the_write_ends_as_configured(emulator, store, mo
     def too_late(hook, *args, **kwargs):
         if how == "ended":
             emulator.control("POST", f"procore/instances/{INSTANCE}/terminate", login="pat@example.com")
-        else:  # our own user, by another way: the step is over without a response that the record shows
+        else:  # the connection's user, by another way: the step is over without a response that the record shows
             respond_as_user(emulator, "integration@example.com", "Reject")
         return really(hook, *args, **kwargs)
 
@@ -783,7 +783,7 @@ def test_response_leaves_one_line_with_all_its_ids_and_no_comment(emulator, stor
 
     output = capsys.readouterr().out
     (line,) = [line for line in output.splitlines() if "Responded" in line]
-    assert all(word in line for word in ("'Approve'", "'Budget Check'", INSTANCE, "5001", "90001", STEP))
+    assert all(text in line for text in ("'Approve'", "'Budget Check'", INSTANCE, "5001", "90001", STEP))
     assert "a secret deal" not in output
 
 

@@ -53,7 +53,7 @@ def stored(emulator) -> list[dict]:
 
 
 def attached(emulator) -> list[str]:
-    """Return the names of what the response of our user carries."""
+    """Return the names of the files in the response of the connection's user."""
     history = ProcoreHook().get_instance_history(INSTANCE)
     (shown,) = [r for event in history["history"] for r in event["details"].get("responses", []) if r["id"] == "90001"]
     return [attachment["name"] for attachment in shown["attachments"]]
@@ -185,7 +185,7 @@ def test_unattachable_files_are_named_before_sending(emulator, store, plan, tmp_
     assert [r for r in emulator.requests() if r["method"] != "GET" and r["path"] != "/oauth/token"] == []
 
 
-def test_nothing_is_stored_when_the_response_cannot_be_given(emulator, store, plan):
+def test_nothing_is_stored_when_the_response_cannot_be_sent(emulator, store, plan):
     with pytest.raises(ConfigurationError, match="'Aprove' matches no option"):
         respond(option="Aprove", files=plan).execute({"task_state_store": store})
     with pytest.raises(AirflowFailException, match="StepMoved"):
@@ -391,16 +391,16 @@ def test_rejected_file_leaves_the_step_without_a_response(emulator, store, plan,
 
 def test_a_file_is_attached_when_procore_is_done_with_it(emulator, store, plan, monkeypatch):
     emulator.control("PATCH", "flags", operation_delay=30)
-    pauses = []
+    sleeps = []
 
-    def pause(seconds):
-        pauses.append(seconds)
+    def sleep(seconds):
+        sleeps.append(seconds)
         emulator.control("POST", "clock", advance=20)
 
-    monkeypatch.setattr("time.sleep", pause)
+    monkeypatch.setattr("time.sleep", sleep)
     respond(files=plan).execute({"task_state_store": store})
 
-    assert len(pauses) == 2
+    assert len(sleeps) == 2
     assert attached(emulator) == ["plan.pdf"]
 
 
@@ -484,8 +484,8 @@ def test_a_file_is_stored_as_the_contract_says(requests_mock, client):
 
 def test_what_the_storage_says_is_reported_without_the_signature(requests_mock, client):
     accept(requests_mock, {"url": STORAGE, "headers": {}})
-    words = f"<Error><Code>SignatureDoesNotMatch</Code><S>{SECRET}</S><Key>/key-of-the-file</Key></Error>"
-    requests_mock.put(STORAGE, status_code=403, text=words)
+    body = f"<Error><Code>SignatureDoesNotMatch</Code><S>{SECRET}</S><Key>/key-of-the-file</Key></Error>"
+    requests_mock.put(STORAGE, status_code=403, text=body)
     requests_mock.get(f"{API}{PROJECT_UPLOADS}/U", json={"data": {"status": "ready"}})
 
     with pytest.raises(ServerError, match="SignatureDoesNotMatch") as failure:
@@ -498,7 +498,7 @@ def test_what_the_storage_says_is_reported_without_the_signature(requests_mock, 
 
 
 @pytest.mark.parametrize(
-    ("target", "words"),
+    ("target", "message"),
     [
         ({"url": f"http://bucket.example.com/k?X={SECRET}"}, "not https"),
         ({"url": f"file:///etc/passwd?X={SECRET}"}, "not valid"),
@@ -510,10 +510,10 @@ def test_what_the_storage_says_is_reported_without_the_signature(requests_mock, 
         ("https://bucket.example.com", "not an object"),
     ],
 )
-def test_an_address_that_is_not_https_is_rejected_and_gets_nothing(requests_mock, client, target, words):
+def test_an_address_that_is_not_https_is_rejected_and_gets_nothing(requests_mock, client, target, message):
     accept(requests_mock, target)
 
-    with pytest.raises(UnexpectedResponse, match=words) as failure:
+    with pytest.raises(UnexpectedResponse, match=message) as failure:
         put(client)
     assert requests_mock.call_count == 1
     assert SECRET not in "".join(traceback.format_exception(failure.value))
@@ -548,7 +548,7 @@ def test_a_rejection_does_not_switch_to_the_older_uploads(requests_mock, client,
     assert requests_mock.call_count == 1
 
 
-def test_file_too_large_for_older_uploads_is_rejected_before_sending(requests_mock, client):
+def test_file_too_large_for_older_uploads_is_rejected_unsent(requests_mock, client):
     requests_mock.post(f"{API}{PROJECT_UPLOADS}", status_code=404)
 
     with pytest.raises(ConfigurationError, match=r"'x.txt' has 104857601 bytes"):
@@ -556,7 +556,7 @@ def test_file_too_large_for_older_uploads_is_rejected_before_sending(requests_mo
     assert requests_mock.call_count == 1
 
 
-def test_the_item_can_be_given_for_a_response_with_files(emulator, store, plan):
+def test_the_item_can_be_set_for_a_response_with_files(emulator, store, plan):
     result = respond(item_id=5001, tool_type=TOOL, files=[plan]).execute({"task_state_store": store})
 
     assert result["instance_id"] == INSTANCE

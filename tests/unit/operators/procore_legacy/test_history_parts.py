@@ -119,7 +119,7 @@ def test_try_that_breaks_off_is_continued_where_it_ended(emulator, archive):
     emulator.control("DELETE", "faults")
     result = archive()
 
-    joint = {"568151"}  # its roles act one by one, which only its history shows, so it is read again
+    joint = {"568151"}  # its roles perform one by one, which only its history shows, so it is read again
     assert {each: count for each, count in reads(emulator).items() if each not in joint} == dict.fromkeys(
         sorted({*ids} - joint), 1
     )

@@ -1,4 +1,4 @@
-"""An activity: performed once, in the occurrence of the state that it was meant for."""
+"""An activity: performed once, in the state occurrence that it is pinned to."""
 
 from __future__ import annotations
 
@@ -128,17 +128,17 @@ def test_a_later_occurrence_of_the_state_does_not_count(emulator, store):
     pending = ProcoreLegacyHook().get_instance(INSTANCE)
     person(emulator, "Deny")
     person(emulator, "Submit for Approval", "pat@example.com")
-    meant = {
+    target = {
         "activity": "Approve",
         "state_id": pending["current_workflow_state"]["id"],
         "state_set_at": pending["current_state_set_at"],
     }
 
     with pytest.raises(AirflowFailException, match=r"StepMoved.*has been in state 'Pending Approval' since"):
-        perform(**meant).execute({"task_state_store": store})
+        perform(**target).execute({"task_state_store": store})
     with pytest.raises(AirflowSkipException):
-        perform(**meant, on_state_moved="skip").execute({"task_state_store": store})
-    assert perform(**meant, on_state_moved="succeed").execute({"task_state_store": store}) is None
+        perform(**target, on_state_moved="skip").execute({"task_state_store": store})
+    assert perform(**target, on_state_moved="succeed").execute({"task_state_store": store}) is None
     assert [what for _, what in performed(emulator)] == ["Submit for Approval", "Deny", "Submit for Approval"]
 
 
@@ -152,7 +152,7 @@ def test_a_colleague_of_the_same_role_was_faster(emulator, store):
     assert performed(emulator) == [("90002", "Submit for Approval")]
 
 
-def test_two_roles_must_act_and_each_acts_once(emulator, store):
+def test_two_roles_must_perform_and_each_performs_once(emulator, store):
     mine = {"instance_id": JOINT, "activity": "Accept", "role": "Project Manager"}
     first = perform(**mine).execute({"task_state_store": store})
     assert state_of(emulator, JOINT) == "Joint Review"
@@ -227,7 +227,7 @@ def test_a_try_killed_while_sending_is_reconciled_by_its_retry(emulator, store, 
 def test_a_lost_activity_is_never_sent_a_second_time(emulator, store):
     emulator.control("POST", "faults", **POST, reset="before")
 
-    for _ in range(2):  # the try itself, and a retry by hand
+    for _ in range(2):  # the try itself, and a manual retry
         with pytest.raises(AirflowFailException, match=r"OutcomeUnknown.*shows no activity 29945 since"):
             perform().execute({"task_state_store": store})
     assert performed(emulator) == []
@@ -331,7 +331,7 @@ def test_the_instance_is_found_by_its_object_even_after_it_ended(emulator, store
         perform(object_type="PurchaseOrderContract", object_id="4711").execute({})
 
 
-def test_without_a_store_a_retried_task_must_be_given_its_pin(emulator):
+def test_without_a_store_a_retried_task_needs_its_pin(emulator):
     with pytest.raises(ConfigurationError, match="state_id and state_set_at must be given when retries > 0"):
         perform(retries=1).execute({})
     assert emulator.requests() == []

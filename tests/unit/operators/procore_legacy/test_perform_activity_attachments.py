@@ -114,7 +114,7 @@ def test_a_lost_response_is_reconciled_by_reading(emulator, store, quote):
 def test_a_request_that_did_not_arrive_is_never_sent_again(emulator, store, quote):
     emulator.control("POST", "faults", **POST, reset="before")
 
-    for _ in range(2):  # the try itself, and a retry by hand
+    for _ in range(2):  # the try itself, and a manual retry
         with pytest.raises(AirflowFailException, match=r"OutcomeUnknown.*shows no activity 29945 since"):
             perform(attachments=quote).execute({"task_state_store": store})
     assert performed(emulator) == []

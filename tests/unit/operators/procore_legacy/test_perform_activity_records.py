@@ -44,7 +44,7 @@ def posts(emulator) -> int:
 
 
 def pin(instance_id: str = INSTANCE) -> dict:
-    """Return the occurrence that an instance is in, as a sensor would hand it on."""
+    """Return the occurrence that an instance is in, as a sensor would pass it."""
     shown = ProcoreLegacyHook().get_instance(instance_id)
     return {"state_id": shown["current_workflow_state"]["id"], "state_set_at": shown["current_state_set_at"]}
 
@@ -208,11 +208,11 @@ def test_recorded_row_with_another_comment_is_a_warning(emulator, store, capsys)
     result = perform(comments="second").execute({"task_state_store": store})
 
     assert result["comments"] == "first"
-    said = capsys.readouterr().out
-    (warning,) = [line for line in said.splitlines() if "comment" in line]
+    output = capsys.readouterr().out
+    (warning,) = [line for line in output.splitlines() if "comment" in line]
     assert "warning" in warning
-    assert "first" not in said
-    assert "second" not in said
+    assert "first" not in output
+    assert "second" not in output
     perform(comments=" first \r\n").execute({"task_state_store": store})
     assert "comment" not in capsys.readouterr().out
 
@@ -239,7 +239,7 @@ def test_task_is_not_bound_where_its_user_may_not_perform(emulator, store):
     assert perform().execute({"task_state_store": store})["already_performed"] is False
 
 
-def test_try_that_dies_once_bound_acts_in_that_occurrence_only(emulator, store, dies):
+def test_try_that_dies_once_bound_writes_in_that_occurrence_only(emulator, store, dies):
     dies(ProcoreLegacyHook, "perform_activity", "before")
     dies(Store, "set", "after", about="occurrence")
     with pytest.raises(Killed):
@@ -423,9 +423,9 @@ def test_rejection_of_a_moved_state_is_a_moved_state(emulator, store, monkeypatc
     monkeypatch.setattr(ProcoreLegacyHook, "perform_activity", send_too_late)
 
     assert perform(on_state_moved="succeed").execute({"task_state_store": store}) is None
-    said = capsys.readouterr().out
-    assert f"returned {status}" in said  # the log says why nothing was performed
-    assert "terminated" in said
+    output = capsys.readouterr().out
+    assert f"returned {status}" in output  # the log says why nothing was performed
+    assert "terminated" in output
 
 
 # --- an instance by its object ---
@@ -472,11 +472,11 @@ def test_colleague_is_found_by_each_spelling_of_the_directory(emulator, store, i
 def test_each_effect_leaves_one_line_with_what_where_and_who(emulator, store, capsys):
     result = perform(comments="a secret comment").execute({"task_state_store": store})
 
-    said = capsys.readouterr().out
-    (line,) = [line for line in said.splitlines() if "[info" in line and result["history_id"] in line]
-    for word in ("Submit for Approval", INSTANCE, "1953145", "90001", result["state_before"]["set_at"]):
-        assert word in line
-    assert "a secret comment" not in said
+    output = capsys.readouterr().out
+    (line,) = [line for line in output.splitlines() if "[info" in line and result["history_id"] in line]
+    for text in ("Submit for Approval", INSTANCE, "1953145", "90001", result["state_before"]["set_at"]):
+        assert text in line
+    assert "a secret comment" not in output
 
 
 def run_after(moment: datetime) -> dict:
@@ -484,10 +484,10 @@ def run_after(moment: datetime) -> dict:
 
 
 def test_cleared_task_recognises_its_own_row_after_the_state_moved(emulator, store):
-    began = datetime.now(timezone.utc) - timedelta(minutes=1)
-    first = perform().execute({"task_state_store": store, **run_after(began)})
+    started_at = datetime.now(timezone.utc) - timedelta(minutes=1)
+    first = perform().execute({"task_state_store": store, **run_after(started_at)})
 
-    cleared = perform().execute({"task_state_store": Store(), **run_after(began)})
+    cleared = perform().execute({"task_state_store": Store(), **run_after(started_at)})
 
     assert (cleared["history_id"], cleared["already_performed"]) == (first["history_id"], True)
     assert posts(emulator) == 1

@@ -1,4 +1,4 @@
-"""Fields and completion: what is written is written once, exactly, and is what was meant."""
+"""Fields and completion: what is written is written once, exactly, and as requested."""
 
 from __future__ import annotations
 
@@ -416,7 +416,7 @@ def test_an_option_is_written_by_what_the_api_calls_it(emulator, takes, value):
 def test_a_required_zero_is_left_to_the_server(emulator, counts, completed, monkeypatch):
     definition = "airflow_provider_workflows.emulator.workflowsoft.diagrams"
     steps = importlib.import_module(definition).DIAGRAMS[5].steps[0]
-    number = next(one for one in steps.fields if one.label == "Number")
+    number = next(field for field in steps.fields if field.label == "Number")
     monkeypatch.setitem(vars(number), "required", True)
     emulator.control("PATCH", "flags", ws_empty_required=counts)
     started = emulator.control("POST", "workflowsoft/processes", diagram="Field types")
@@ -452,9 +452,11 @@ def test_each_effect_has_one_line(emulator, instance_id, store, caplog):
     update(instance_id, {"Venue": "Whispering"}).execute({"task_state_store": store})
     complete(instance_id).execute({"task_state_store": store})
 
-    said = [r.getMessage() for r in caplog.records if r.levelname == "INFO" and f"instance {instance_id} " in r.message]
-    assert [line.split()[0] for line in said] == ["Wrote", "Completed"]
-    assert all("as user system" in line for line in said)
+    messages = [
+        r.getMessage() for r in caplog.records if r.levelname == "INFO" and f"instance {instance_id} " in r.message
+    ]
+    assert [line.split()[0] for line in messages] == ["Wrote", "Completed"]
+    assert all("as user system" in line for line in messages)
     assert "Whispering" not in caplog.text
 
 
@@ -469,7 +471,7 @@ def test_a_success_without_a_write_says_why(emulator, ready_id, store, caplog):
     assert caplog.text.count("Nothing is sent") == 2
 
 
-# --- values that look like a template's ---
+# --- values that resemble a template's ---
 
 
 def test_the_text_none_is_a_text_like_any_other(emulator, instance_id):
@@ -683,7 +685,7 @@ def test_a_whole_row_of_the_sensor_names_the_instance(emulator, instance_id, set
         assert operator.item_url == f"https://app.example/7/{instance_id}"
 
 
-def test_an_instance_of_another_step_is_reported_by_the_expected_fields(emulator):
+def test_instance_of_another_step_is_reported_by_expected_fields(emulator):
     other = emulator.control("POST", "workflowsoft/processes", diagram="Contract review")["integration_instance_id"]
     expected = {"Event name": "String", "Venue": "String"}
 
@@ -1047,7 +1049,7 @@ def test_certainly_rejected_completion_is_sent_by_the_next_try(emulator, row, st
 
 def test_an_unsent_completion_is_sent_by_the_next_try(emulator, row, store, set_connection):
     connection = emulator.connection("workflowsoft")
-    connection["extra"] |= {"on_behalf_of": "Olga Öwner"}  # no header can hold it
+    connection["extra"] |= {"on_behalf_of": "Olga Öwner"}  # no header can contain it
     set_connection("workflowsoft_default", connection)
     with pytest.raises(ConfigurationError, match="X-OnBehalfOf-Id cannot be sent"):
         complete(row["integration_instance_id"]).execute({"task_state_store": store})
@@ -1107,7 +1109,7 @@ def test_a_bad_parameter_is_named_before_anything_is_sent(emulator, parameters, 
     assert emulator.requests() == []
 
 
-def test_the_custom_action_is_sent_as_given(emulator, ready_id, store):
+def test_the_custom_action_is_sent_unchanged(emulator, ready_id, store):
     complete(ready_id, custom_action="Reject").execute({"task_state_store": store})
 
     assert effects(emulator, "complete")[0]["custom_action"] == "Reject"
@@ -1116,9 +1118,9 @@ def test_the_custom_action_is_sent_as_given(emulator, ready_id, store):
 # --- what servers may say ---
 
 
-@pytest.mark.parametrize("words", ["Cannot complete the task until the previous task is completed.", "Completed"])
-def test_a_rejection_that_mentions_completion_is_a_rejection(emulator, ready_id, store, words):
-    fault(emulator, "PATCH", COMPLETE, status=400, json={"Message": words})
+@pytest.mark.parametrize("message", ["Cannot complete the task until the previous task is completed.", "Completed"])
+def test_a_rejection_that_mentions_completion_is_a_rejection(emulator, ready_id, store, message):
+    fault(emulator, "PATCH", COMPLETE, status=400, json={"Message": message})
 
     with pytest.raises(InvalidRequest):
         complete(ready_id).execute({"task_state_store": store})

@@ -51,7 +51,7 @@ def listing(**parameters) -> list[dict[str, str]]:
 
 
 BOTH = pytest.mark.parametrize(
-    ("build", "action", "method", "looked_for"),
+    ("build", "action", "method", "named"),
     [
         pytest.param(
             start,
@@ -109,7 +109,7 @@ def test_a_process_is_started_by_title_or_id_for_an_address_or_id(emulator, stor
     assert sent["body"] == {"TemplateId": 1, "Fields": {}}
 
 
-def test_a_process_starts_with_exact_values_and_given_names(emulator, store):
+def test_a_process_starts_with_exact_values_and_its_field_names(emulator, store):
     key = "field_4dc8a917_da0c_4cf7_a43e_064785e42785"
     moment = "field_cdb815a3_0c60_4cd6_88b2_ef3f9becddc7"
     fields = {key: Decimal("12345678901234.5678"), moment: datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)}
@@ -224,7 +224,7 @@ def test_a_task_is_created_for_a_person_or_for_its_creator(emulator, store, assi
 
 
 @BOTH
-def test_a_retry_after_success_requests_nothing(emulator, store, set_connection, build, action, method, looked_for):
+def test_a_retry_after_success_requests_nothing(emulator, store, set_connection, build, action, method, named):
     connection = emulator.connection("workflowsoft")
     connection["extra"] |= {"item_url": "https://app.example/{title}"}
     set_connection("workflowsoft_default", connection)
@@ -242,12 +242,12 @@ def test_a_retry_after_success_requests_nothing(emulator, store, set_connection,
 @BOTH
 @pytest.mark.parametrize(("moment", "made"), [("before", 0), ("after", 1)])
 def test_lost_response_fails_without_retry_and_says_what_to_find(
-    emulator, store, build, action, method, looked_for, moment, made
+    emulator, store, build, action, method, named, moment, made
 ):
     fault(emulator, reset=moment)
 
     for _ in range(3):
-        with pytest.raises(AirflowFailException, match=f"OutcomeUnknown: .*{looked_for}"):
+        with pytest.raises(AirflowFailException, match=f"OutcomeUnknown: .*{named}"):
             run(build(), store)
 
     assert (len(writes(emulator)), len(created(emulator, action))) == (1, made)
@@ -256,14 +256,14 @@ def test_lost_response_fails_without_retry_and_says_what_to_find(
 @BOTH
 @pytest.mark.parametrize(("moment", "made"), [("before", 0), ("after", 1)])
 def test_death_around_the_call_is_an_unknown_outcome_not_retried(
-    emulator, store, dies, build, action, method, looked_for, moment, made
+    emulator, store, dies, build, action, method, named, moment, made
 ):
     dies(WorkflowsoftHook, method, moment)
     with pytest.raises(Killed):
         run(build(), store)
     count = len(emulator.requests())
 
-    with pytest.raises(AirflowFailException, match=f"An earlier try started at 20.*{looked_for}"):
+    with pytest.raises(AirflowFailException, match=f"An earlier try started at 20.*{named}"):
         run(build(), store)
 
     assert len(emulator.requests()) == count
@@ -271,7 +271,7 @@ def test_death_around_the_call_is_an_unknown_outcome_not_retried(
 
 
 @BOTH
-def test_death_before_the_journal_leaves_the_next_try_free(emulator, store, dies, build, action, method, looked_for):
+def test_death_before_the_journal_leaves_the_next_try_free(emulator, store, dies, build, action, method, named):
     dies(type(store), "set", "before")
     with pytest.raises(Killed):
         run(build(), store)
@@ -283,20 +283,20 @@ def test_death_before_the_journal_leaves_the_next_try_free(emulator, store, dies
 
 @BOTH
 def test_death_before_storing_the_result_creates_no_second_one(
-    emulator, store, monkeypatch, build, action, method, looked_for
+    emulator, store, monkeypatch, build, action, method, named
 ):
-    note = type(store).set
+    store_value = type(store).set
 
     def die_at_the_result(self, key, value, **more):
         if "result" in value:
             raise Killed
-        note(self, key, value, **more)
+        store_value(self, key, value, **more)
 
     monkeypatch.setattr(type(store), "set", die_at_the_result)
     with pytest.raises(Killed):
         run(build(), store)
 
-    with pytest.raises(AirflowFailException, match=looked_for):
+    with pytest.raises(AirflowFailException, match=named):
         run(build(), store)
     assert len(created(emulator, action)) == 1
 
@@ -317,11 +317,11 @@ def test_death_before_storing_the_result_creates_no_second_one(
         pytest.param({"after": True, "truncate": 5}, id="truncated"),
     ],
 )
-def test_a_response_that_shows_nothing_fails_for_good(emulator, store, build, action, method, looked_for, unclear):
+def test_a_response_that_shows_nothing_fails_for_good(emulator, store, build, action, method, named, unclear):
     fault(emulator, **unclear)
 
     for _ in range(2):
-        with pytest.raises(AirflowFailException, match=f"OutcomeUnknown: .*{looked_for}") as doubt:
+        with pytest.raises(AirflowFailException, match=f"OutcomeUnknown: .*{named}") as doubt:
             run(build(), store)
         assert str(doubt.value).count("It is not sent again") == 1
     assert len(writes(emulator)) == 1
@@ -329,12 +329,12 @@ def test_a_response_that_shows_nothing_fails_for_good(emulator, store, build, ac
 
 @BOTH
 @pytest.mark.parametrize("after", [False, True])
-def test_a_500_shows_the_servers_message_and_is_not_retried(emulator, store, build, action, method, looked_for, after):
+def test_a_500_shows_the_servers_message_and_is_not_retried(emulator, store, build, action, method, named, after):
     fault(emulator, status=500, json={"ExceptionMessage": "Out of order"}, after=after)
 
-    with pytest.raises(AirflowFailException, match=f"ServerError: .*Out of order.*{looked_for[1:]}"):
+    with pytest.raises(AirflowFailException, match=f"ServerError: .*Out of order.*{named[1:]}"):
         run(build(), store)
-    with pytest.raises(AirflowFailException, match=looked_for):
+    with pytest.raises(AirflowFailException, match=named):
         run(build(), store)
     assert len(writes(emulator)) == 1
 
@@ -351,9 +351,7 @@ def test_a_500_shows_the_servers_message_and_is_not_retried(emulator, store, bui
         pytest.param({"status": 429, "headers": {"Retry-After": "9999"}}, RateLimited, id="429"),
     ],
 )
-def test_a_rejected_creation_is_made_by_the_next_try(
-    emulator, store, build, action, method, looked_for, rejection, error
-):
+def test_a_rejected_creation_is_made_by_the_next_try(emulator, store, build, action, method, named, rejection, error):
     fault(emulator, **rejection)
     with pytest.raises(error):
         run(build(), store)
@@ -364,9 +362,7 @@ def test_a_rejected_creation_is_made_by_the_next_try(
 
 
 @BOTH
-def test_what_was_never_sent_is_created_by_the_next_try(
-    emulator, store, monkeypatch, build, action, method, looked_for
-):
+def test_what_was_never_sent_is_created_by_the_next_try(emulator, store, monkeypatch, build, action, method, named):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         nowhere = f"http://127.0.0.1:{listener.getsockname()[1]}"
     operator = build()
@@ -387,7 +383,7 @@ def test_what_was_never_sent_is_created_by_the_next_try(
 
 
 @BOTH
-def test_a_user_unfit_for_a_header_is_not_an_unknown_outcome(emulator, store, build, action, method, looked_for):
+def test_a_user_unfit_for_a_header_is_not_an_unknown_outcome(emulator, store, build, action, method, named):
     with pytest.raises(ConfigurationError, match="X-OnBehalfOf-Id cannot be sent"):
         run(build(on_behalf_of="Stéward"), store)
 
@@ -396,7 +392,7 @@ def test_a_user_unfit_for_a_header_is_not_an_unknown_outcome(emulator, store, bu
 
 
 @BOTH
-def test_a_failed_sign_in_is_not_an_unknown_outcome(emulator, store, build, action, method, looked_for):
+def test_a_failed_sign_in_is_not_an_unknown_outcome(emulator, store, build, action, method, named):
     TokenAuth._shared.clear()
     emulator.control("PATCH", "flags", ws_token_shape="login_page")
     with pytest.raises(AuthenticationError):
@@ -408,7 +404,7 @@ def test_a_failed_sign_in_is_not_an_unknown_outcome(emulator, store, build, acti
 
 
 @BOTH
-def test_without_a_store_retries_are_rejected_and_none_is_fine(emulator, build, action, method, looked_for):
+def test_without_a_store_retries_are_rejected_and_none_is_fine(emulator, build, action, method, named):
     retried = build()
     retried.retries = 1  # as of a mapped task, which an Airflow before 3.3 does not make 0
     with pytest.raises(ConfigurationError, match="retries must be 0 before Airflow 3.3"):
@@ -533,7 +529,7 @@ def test_only_a_template_that_rendered_to_nothing_is_a_mistake(emulator, store):
 
 
 def warnings(capsys) -> list[str]:
-    """Return the warnings of the operators since the last call; Airflow warns of each execution by hand."""
+    """Return the warnings of the operators since the last call; Airflow warns of each direct execution."""
     lines = capsys.readouterr().out.splitlines()
     return [line for line in lines if "[warning" in line and "outside of the Task Runner" not in line]
 
@@ -545,7 +541,7 @@ def cleared(operator: Any, store: Any, number: int) -> dict[str, Any]:
 
 
 @BOTH
-def test_a_cleared_task_names_what_it_created_before(emulator, store, build, action, method, looked_for, capsys):
+def test_a_cleared_task_names_what_it_created_before(emulator, store, build, action, method, named, capsys):
     first = cleared(build(), store, 0)
     cleared(build(), store, 0)  # a retry
     assert warnings(capsys) == []
@@ -560,9 +556,7 @@ def test_a_cleared_task_names_what_it_created_before(emulator, store, build, act
 
 
 @BOTH
-def test_a_cleared_task_says_that_it_may_have_created_one(
-    emulator, store, build, action, method, looked_for, capsys, dies
-):
+def test_a_cleared_task_says_that_it_may_have_created_one(emulator, store, build, action, method, named, capsys, dies):
     dies(WorkflowsoftHook, method, "after")
     with pytest.raises(Killed):
         cleared(build(), store, 0)
@@ -570,12 +564,12 @@ def test_a_cleared_task_says_that_it_may_have_created_one(
     cleared(build(), store, 1)
 
     (line,) = warnings(capsys)
-    assert looked_for.removeprefix("Look for ").replace("\\", "") in line
+    assert named.removeprefix("Look for ").replace("\\", "") in line
     assert len(created(emulator, action)) == 2
 
 
 @BOTH
-def test_a_rejected_creation_is_nothing_to_warn_of(emulator, store, build, action, method, looked_for, capsys):
+def test_a_rejected_creation_is_nothing_to_warn_of(emulator, store, build, action, method, named, capsys):
     fault(emulator, status=403)
     with pytest.raises(PermissionDenied):
         cleared(build(), store, 0)
@@ -585,16 +579,16 @@ def test_a_rejected_creation_is_nothing_to_warn_of(emulator, store, build, actio
 
 
 @BOTH
-def test_what_was_created_is_one_line_in_the_log(emulator, store, build, action, method, looked_for, capsys):
+def test_what_was_created_is_one_line_in_the_log(emulator, store, build, action, method, named, capsys):
     made = next(iter(run(build(), store).values()))
 
-    said = capsys.readouterr().out.splitlines()
-    (line,) = [line for line in said if "[info" in line and ("Started" in line or "Created" in line)]
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if "[info" in line and ("Started" in line or "Created" in line)]
     assert (f" {made} " in line, "user 12" in line) == (True, True)
 
 
 @BOTH
-def test_a_response_that_says_it_failed_created_nothing(emulator, store, build, action, method, looked_for):
+def test_a_response_that_says_it_failed_created_nothing(emulator, store, build, action, method, named):
     fault(emulator, status=200, json={"Success": False, "Message": "Not today"})
 
     with pytest.raises(InvalidRequest, match="Not today"):
@@ -604,7 +598,7 @@ def test_a_response_that_says_it_failed_created_nothing(emulator, store, build, 
 
 
 @BOTH
-def test_a_mapped_task_is_not_retried_without_a_store(monkeypatch, build, action, method, looked_for):
+def test_a_mapped_task_is_not_retried_without_a_store(monkeypatch, build, action, method, named):
     monkeypatch.setattr("airflow_provider_workflows.operators.base.HAS_TASK_STATE_STORE", False)
     cls, varied = {
         "start_process": (WorkflowsoftStartProcessOperator, {"diagram": ["1", "2"]}),
