@@ -156,7 +156,7 @@ def test_wrong_parameters_are_rejected(client, parameters):
     assert client.get("/api/waits", params=parameters).status_code == 422
 
 
-def test_download_holds_no_formula(client, tables):
+def test_download_contains_no_formula(client, tables):
     tables.add_wait(replace(PAT, step="=HYPERLINK(1)", assignees=("@cmd",)), "formula")
     tables.write()
 
@@ -231,8 +231,12 @@ def test_tab_of_newer_airflow_names_every_waiting_task():
             module = vars(folder)[product]
             for name in getattr(module, "__all__", ()):
                 getattr(module, name)
-    ours = {cls for cls in classes(WaitLifeCycle) if cls.__module__.startswith("airflow_provider_workflows.")}
-    last = {cls.__name__ for cls in ours if not any(other is not cls and issubclass(other, cls) for other in ours)}
+    own_classes = {cls for cls in classes(WaitLifeCycle) if cls.__module__.startswith("airflow_provider_workflows.")}
+    last = {
+        cls.__name__
+        for cls in own_classes
+        if not any(other is not cls and issubclass(other, cls) for other in own_classes)
+    }
 
     assert set(plugin.WAITING_TASKS) == last
 

@@ -115,7 +115,7 @@ def test_connection_is_read_at_most_once_a_minute(emulator, started, states, clo
     clock.now += 61
     later = states.read([row])
 
-    assert (again.read, [one["conn_id"] for one in again.skipped], later.read) == (0, ["procore_default"], 1)
+    assert (again.read, [row["conn_id"] for row in again.skipped], later.read) == (0, ["procore_default"], 1)
     assert len(requests(emulator)) == before + 1
 
 

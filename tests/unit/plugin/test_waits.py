@@ -238,7 +238,7 @@ def test_many_waits_cost_few_statements_and_little_time(tables, many):
     spent = min(open_page() for _ in range(2))
 
     assert len(statements) <= 12
-    # On an idle machine the full size takes about 0.3 s; ours is compared with what JSON takes at the same moment.
+    # On an idle machine the full size takes about 0.3 s; it is compared with the time of JSON at the same moment.
     started = time.process_time()
     for _ in range(4 * many):
         json.loads(json.dumps(PAT.to_dict()))
