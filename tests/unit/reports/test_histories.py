@@ -138,7 +138,7 @@ def test_legacy_termination_cuts_off_the_state(tmp_path):
 # --- several exports ---
 
 
-def test_later_state_of_an_instance_counts_whatever_its_folder(tmp_path):
+def test_later_state_of_an_instance_counts_in_any_folder(tmp_path):
     v2(tmp_path / "h" / "b", [instance("1")], [step("1")])
     v2(tmp_path / "h" / "a", [instance("1", 3)], [step("1", 3)], file_format="parquet")
     write_histories(tmp_path / "h" / "a" / "legacy", instances=[state()], activities=[])
@@ -303,6 +303,7 @@ def test_backtest_uses_only_what_had_ended(tmp_path):
 
     result = backtest(path)
 
-    # From the 21st step on a forecast at the start says one hour; it holds for 20 of 30. An hour later, none is longer.
+    # From the 21st step on a forecast at the start says one hour, which is right for 20 of 30. An hour later, none is
+    # longer.
     assert (result.steps, result.forecasts) == (50, 30)
     assert result.held_80 == result.held_50 == 20 / 30

@@ -58,12 +58,15 @@ def with_names(name: str):
 
 
 def test_page_refers_to_nothing_outside_itself_except_items(root):
-    links = {one.attributes["href"] for one in root.all("a")}
+    links = {link.attributes["href"] for link in root.all("a")}
     elsewhere = [
-        (one.tag, name, value)
-        for one in root.all()
-        for name, value in one.attributes.items()
-        if (name in ("src", "srcset", "data", "poster", "action", "xlink:href") or (name == "href" and one.tag != "a"))
+        (element.tag, name, value)
+        for element in root.all()
+        for name, value in element.attributes.items()
+        if (
+            name in ("src", "srcset", "data", "poster", "action", "xlink:href")
+            or (name == "href" and element.tag != "a")
+        )
         and not (value or "").startswith("#")
     ]
 
@@ -81,11 +84,11 @@ def test_styles_load_nothing(page):
 
 
 def test_ids_are_unique_and_references_lead_to_them(root, page):
-    ids = [one.attributes["id"] for one in root.all() if "id" in one.attributes]
+    ids = [element.attributes["id"] for element in root.all() if "id" in element.attributes]
 
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'url\(#(.*?)\)|href="#(.*?)"', page)) <= {
-        pair for one in ids for pair in ((one, ""), ("", one))
+        pair for anchor in ids for pair in ((anchor, ""), ("", anchor))
     }
 
 
@@ -106,7 +109,7 @@ def test_drawing_leaves_matplotlib_as_it_was():
 
 def test_each_chart_has_a_text_alternative_and_a_table(root):
     charts = [section for section in root.all("section") if section.all("svg")]
-    by_id = {one.attributes["id"]: one for one in root.all() if "id" in one.attributes}
+    by_id = {element.attributes["id"]: element for element in root.all() if "id" in element.attributes}
 
     assert len(charts) == 4
     for section in charts:
@@ -118,8 +121,8 @@ def test_each_chart_has_a_text_alternative_and_a_table(root):
         assert section.all("details")[0].all("tbody")[0].all("td")
 
 
-def test_charts_hold_their_text_as_text(root):
-    drawn = {one.text for svg in root.all("svg") for one in svg.all("text")}
+def test_charts_contain_their_text_as_text(root):
+    drawn = {text.text for svg in root.all("svg") for text in svg.all("text")}
 
     assert {"Legal review", "Contract approval", "36 h, 40 times", "9 h", "2026-W01", "over 28 d"} <= drawn
 
@@ -235,8 +238,8 @@ def test_any_name_is_text(name):
 
     assert root.all("script", "img", "b") == []
     assert len(root.all("svg")) == 4
-    assert [key for one in root.all() for key in one.attributes if key.startswith("on")] == []
-    assert {one.attributes["href"].partition("/")[0] for one in root.all("a")} == {"https:"}
+    assert [key for element in root.all() for key in element.attributes if key.startswith("on")] == []
+    assert {link.attributes["href"].partition("/")[0] for link in root.all("a")} == {"https:"}
     root.text.encode()
     assert not re.search("[\x00-\x08\x0e-\x1f\x7f-\x9f\u202a-\u202e]", root.text)
 
@@ -313,7 +316,7 @@ def test_rows_that_are_left_out_are_counted_as_others(large_page, caption, rows)
 
 
 def test_total_of_templates_that_are_not_drawn_is_in_the_chart(large_page):
-    drawn = [one.text for one in read_page(large_page).all("text")]
+    drawn = [text.text for text in read_page(large_page).all("text")]
 
     assert "492 other templates" in drawn
     assert "118,080 d" in next(text for text in drawn if text.startswith("118,080 d"))
