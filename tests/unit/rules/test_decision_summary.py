@@ -34,13 +34,13 @@ def test_response_says_who_decided_what_when():
 
 @pytest.mark.parametrize("key", ["decision", "occurrence", "outcome"])
 def test_decision_of_a_wait_is_found_where_the_result_has_it(key):
-    held = {
+    comments = {
         "decision": {"decision": DECISION, "last_response": {"option": "Approve", "by": "kim@example.com"}},
         "occurrence": {"decision": {**DECISION, "option": "x"}, "occurrence": {"decision": DECISION}},
         "outcome": {"outcome": {"state": "complete", "decision": DECISION}},
     }[key]
 
-    summary = summary_of({"instance_id": "1", "state": "complete", **held})
+    summary = summary_of({"instance_id": "1", "state": "complete", **comments})
 
     assert {name: summary[name] for name in ("decision", "decided_by", "decided_at", "state")} == {
         "decision": "Reject",
@@ -50,7 +50,7 @@ def test_decision_of_a_wait_is_found_where_the_result_has_it(key):
     }
 
 
-def test_activity_of_legacy_says_who_performed_it_and_the_next_state():
+def test_legacy_activity_names_its_performer_and_the_next_state():
     summary = summary_of(
         {
             "instance_id": "568150",

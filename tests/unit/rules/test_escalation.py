@@ -96,7 +96,7 @@ def test_another_occurrence_of_the_step_starts_again():
     assert (escalation.level(), escalation.level("2"), escalation.level("3")) == (1, 1, 0)
 
 
-def test_postponed_level_is_due_later_and_holds_up_no_other():
+def test_postponed_level_is_due_later_and_delays_no_other():
     escalation, levels = Escalation(), [Level(after=1, notify=notify).to_dict(), Level(after=2, then="fail").to_dict()]
     first = next_level(STEP, levels, escalation)
 
@@ -155,7 +155,7 @@ def due(after, since: str) -> str:
     [
         (1, "2026-01-08T14:00:00Z", "Fri 2026-01-09 15:00"),
         (1, "2026-01-09T14:00:00Z", "Mon 2026-01-12 15:00"),
-        (1, "2026-01-10T09:00:00Z", "Tue 2026-01-13 00:00"),  # Saturday counts as the beginning of Monday
+        (1, "2026-01-10T09:00:00Z", "Tue 2026-01-13 00:00"),  # Saturday counts as the start of Monday
         (5, "2026-01-09T14:00:00Z", "Fri 2026-01-16 15:00"),
         (1, "2026-12-24T09:00:00Z", "Mon 2026-12-28 10:00"),  # Christmas, a weekend
         (2, "2026-01-05T09:00:00Z", "Thu 2026-01-08 10:00"),  # Epiphany is a holiday in Bavaria
@@ -214,7 +214,7 @@ def test_business_time_repeats_in_business_time():
 
     friday = PendingStep("1", "Check", "2026-01-08T08:00:00Z", None, ())
     escalation, found = Escalation(), []
-    while (level := next_level(friday, [one.to_dict() for one in ladder], escalation)) is not None:
+    while (level := next_level(friday, [entry.to_dict() for entry in ladder], escalation)) is not None:
         escalation.record(level, level.at)
         found.append(datetime.fromtimestamp(level.at, ZoneInfo("Europe/Berlin")).strftime("%a"))
 
@@ -224,7 +224,10 @@ def test_business_time_repeats_in_business_time():
 def test_reason_names_the_time_in_its_own_unit():
     step = PendingStep("1", "Check", START, None, ())
     durations = (24, business_days(2), business_hours(1))
-    reasons = [next_level(step, [Level(after=one, notify=notify).to_dict()], Escalation()).reason for one in durations]
+    reasons = [
+        next_level(step, [Level(after=duration, notify=notify).to_dict()], Escalation()).reason
+        for duration in durations
+    ]
 
     assert reasons == [
         f"pending for more than {text}" for text in ("1 day, 0:00:00", "2 business days", "1 business hour")
@@ -235,7 +238,7 @@ def test_reason_names_the_time_in_its_own_unit():
 
 
 @pytest.mark.parametrize(
-    ("parameters", "words"),
+    ("parameters", "message"),
     [
         ({}, "Give notify, add_assignees or then"),
         ({"after": 24}, "Give notify, add_assignees or then"),
@@ -263,13 +266,13 @@ def test_reason_names_the_time_in_its_own_unit():
         ({"notify": notify, "repeat_every": 24, "max_repeats": 1.5}, "max_repeats must be a whole number"),
     ],
 )
-def test_wrong_level_is_named_when_it_is_made(parameters, words):
-    with pytest.raises(ConfigurationError, match=words):
+def test_wrong_level_is_named_when_it_is_made(parameters, message):
+    with pytest.raises(ConfigurationError, match=message):
         Level(**parameters)
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "message"),
     [
         (lambda: business_days(0), "days must be a whole number"),
         (lambda: business_days(1.5), "days must be a whole number"),
@@ -284,8 +287,8 @@ def test_wrong_level_is_named_when_it_is_made(parameters, words):
         (lambda: business_days(1, country=""), "country is missing"),
     ],
 )
-def test_wrong_business_time_is_named_when_it_is_made(make, words):
-    with pytest.raises(ConfigurationError, match=words):
+def test_wrong_business_time_is_named_when_it_is_made(make, message):
+    with pytest.raises(ConfigurationError, match=message):
         make()
 
 
@@ -311,16 +314,16 @@ def test_unknown_country_is_found_before_the_wait():
         Level(after=business_days(2, country="Narnia"), notify=notify).check_calendars()
 
 
-def test_levels_look_the_same_at_each_parse():
+def test_levels_are_the_same_at_each_parse():
     """Airflow stores the text of a mapped task's parameters, and a new version of the DAG when it differs."""
-    one, other = (repr(Level(after=1, notify=lambda context: None, add_assignees=["pat"])) for _ in range(2))
+    first, other = (repr(Level(after=1, notify=lambda context: None, add_assignees=["pat"])) for _ in range(2))
 
-    assert one == other
-    assert "0x" not in one
+    assert first == other
+    assert "0x" not in first
 
 
 @pytest.mark.parametrize(
-    ("on_overdue", "after", "words"),
+    ("on_overdue", "after", "message"),
     [
         (None, 5, "overdue_after needs on_overdue"),
         ([], None, "not empty"),
@@ -330,8 +333,8 @@ def test_levels_look_the_same_at_each_parse():
         (notify, "3 days", "overdue_after must be a timedelta"),
     ],
 )
-def test_wrong_ladder_is_named(on_overdue, after, words):
-    with pytest.raises(ConfigurationError, match=words):
+def test_wrong_ladder_is_named(on_overdue, after, message):
+    with pytest.raises(ConfigurationError, match=message):
         ladder_of(on_overdue, after)
 
 

@@ -134,7 +134,7 @@ def test_a_poll_needs_no_more_rows_than_can_serve_a_wait(leases, poll):
     assert needed("a", "b", "c") == 3
     poll(whole(1, 2), "a", "b")
     assert needed("c") == 2 + 1
-    assert needed("a") == 2  # its own can stand behind the other one
+    assert needed("a") == 2  # its own can come after the other one
     assert needed("a", "a", "c", max_instances=3) == 2 + 2 + 3
     assert needed() == 2
 

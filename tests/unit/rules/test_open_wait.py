@@ -72,7 +72,7 @@ def test_fingerprint_differs_when_people_see_a_change(change):
     assert replace(wait, **change).fingerprint != wait.fingerprint
 
 
-def test_fingerprint_ignores_the_time_and_the_words_of_an_error():
+def test_fingerprint_ignores_the_time_and_the_text_of_an_error():
     wait = OpenWait("procore", step="Review", last_error="503 (request id 1)", polled_at="2026-01-01T00:00:00Z")
 
     later = replace(wait, last_error="503 (request id 2)", polled_at="2026-01-02T00:00:00Z")
@@ -100,7 +100,7 @@ EARLY, LATE = "2026-01-01T00:00:00.000+00:00", "2026-01-01T00:00:00.001+00:00"
 )
 def test_current_description_is_the_latest_of_this_try(stored, step):
     found = current_open_wait(
-        [one and OpenWait.from_dict({"product": "procore", **one}) for one in stored], try_number=2
+        [row and OpenWait.from_dict({"product": "procore", **row}) for row in stored], try_number=2
     )
 
     assert found is not None

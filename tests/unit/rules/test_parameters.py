@@ -49,7 +49,7 @@ OTHERS = {
 }
 
 
-class Holder:
+class Owner:
     def __init__(
         self,
         *,
@@ -65,14 +65,14 @@ class Holder:
         self.project_ids, self.instance, self.confirm_timeout = project_ids, instance, confirm_timeout
 
 
-Holder.__module__ = "airflow_provider_workflows.made_up"
-Holder.__init__.__annotations__["project_ids"] = "str | int | Sequence[str | int] | None"
+Owner.__module__ = "airflow_provider_workflows.made_up"
+Owner.__init__.__annotations__["project_ids"] = "str | int | Sequence[str | int] | None"
 
 
-def rendered(**values: Any) -> Holder:
-    holder = Holder(**values)
-    check_rendered(holder)
-    return holder
+def rendered(**values: Any) -> Owner:
+    owner = Owner(**values)
+    check_rendered(owner)
+    return owner
 
 
 @pytest.mark.parametrize("name", ["item_id", "step", "option", "comment", "instance", "project_ids"])
@@ -99,7 +99,7 @@ def test_an_id_with_a_fraction_is_rejected(name, value):
             rendered(**{name: ["1", value]})
 
 
-def test_a_label_may_look_like_a_number_with_a_fraction():
+def test_a_label_may_read_like_a_number_with_a_fraction():
     assert rendered(step="1.0", option="2.5", comment="1.5 %").step == "1.0"
 
 
@@ -116,10 +116,10 @@ def test_a_comment_is_not_repeated_in_an_error():
 
 
 def test_several_ids_are_texts_and_a_row_stays_one():
-    holder = rendered(project_ids=(1, "2"), instance={"instance_id": 7})
+    owner = rendered(project_ids=(1, "2"), instance={"instance_id": 7})
 
-    assert holder.project_ids == ["1", "2"]
-    assert holder.instance == {"instance_id": 7}
+    assert owner.project_ids == ["1", "2"]
+    assert owner.instance == {"instance_id": 7}
 
 
 @pytest.mark.parametrize("value", [None, -1, "30", True, float("nan"), float("inf"), [1]])
@@ -143,7 +143,7 @@ def public_classes() -> list[type]:
 
 
 @pytest.mark.parametrize("cls", public_classes(), ids=lambda cls: cls.__name__)
-def test_every_templated_parameter_is_text_or_known_as_something_else(cls):
+def test_every_templated_parameter_is_text_or_a_known_exception(cls):
     fields = [name for name in cls.template_fields if not name.endswith("conn_id")]
 
     assert {name for name in fields if name not in text_parameters(cls)} <= OTHERS

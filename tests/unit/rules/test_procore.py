@@ -137,16 +137,16 @@ def test_unknown_events_and_missing_details_are_tolerated():
     assert rules.describe_instance({}, instance_id="7", item_id=None)["state"] == "in_progress"
 
 
-def decide(state: str, ended_at: str | None = None, **words: set[str]):
-    words = {"until": {"complete"}, "fail_on": set(), "skip_on": set(), **words}
-    return rules.evaluate_instance({"instance_id": "7", "state": state, "ended_at": ended_at}, **words)
+def decide(state: str, ended_at: str | None = None, **states: set[str]):
+    states = {"until": {"complete"}, "fail_on": set(), "skip_on": set(), **states}
+    return rules.evaluate_instance({"instance_id": "7", "state": state, "ended_at": ended_at}, **states)
 
 
 def test_a_wait_continues_while_no_named_state_is_reached():
     assert decide("in_progress", fail_on={"terminated"}) is None
 
 
-def test_a_named_state_ends_the_wait_as_the_author_said():
+def test_a_named_state_ends_the_wait_as_configured():
     assert decide("complete").action == "succeed"
     assert decide("terminated", fail_on={"terminated"}).action == "fail"
     assert decide("terminated", skip_on={"terminated"}).action == "skip"
@@ -219,7 +219,7 @@ def test_the_guides_older_name_of_the_options_is_read_too():
     assert rules.response_options(older) == [{"id": "1", "name": "Approve", "type": "approve"}]
 
 
-def test_the_idempotency_token_changes_with_every_part_of_the_action():
+def test_idempotency_token_changes_with_every_part_of_the_action():
     parts = ("c", "i", "s", "u", "o", "comment", {})
     tokens = {rules.idempotency_token(*parts[:n], "other", *parts[n + 1 :]) for n in range(len(parts))}
 
@@ -303,8 +303,8 @@ ROUND = {
 
 
 def found(step: str, **desired) -> str | None:
-    one = rules.find_occurrence(ROUND, step, **desired)
-    return None if one is None else one["step_occurrence_id"]
+    occurrence = rules.find_occurrence(ROUND, step, **desired)
+    return None if occurrence is None else occurrence["step_occurrence_id"]
 
 
 def test_first_occurrence_of_a_step_is_found_by_name_or_uuid():
@@ -447,13 +447,13 @@ def test_assignees_of_a_step_are_read_from_what_is_there():
 
 # --- malformed responses ---
 
-WORDS = st.sampled_from(["Check", "2026-01-01T00:00:00Z", "9999-12-31T23:59:59-23:00", "2026", "now", "", "PT1H/PT2H"])
+TEXTS = st.sampled_from(["Check", "2026-01-01T00:00:00Z", "9999-12-31T23:59:59-23:00", "2026", "now", "", "PT1H/PT2H"])
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | WORDS,
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | TEXTS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=4,
 )
-MOMENTS = WORDS | VALUES
+MOMENTS = TEXTS | VALUES
 RESPONSE = st.dictionaries(st.sampled_from(["id", "responded_at", "response", "login", "comment"]), MOMENTS, max_size=5)
 DETAILS = st.fixed_dictionaries(
     {},
@@ -475,7 +475,7 @@ HISTORIES = st.fixed_dictionaries(
 )
 
 
-@given(history=HISTORIES, after=st.none() | WORDS | st.text(), decided=st.booleans())
+@given(history=HISTORIES, after=st.none() | TEXTS | st.text(), decided=st.booleans())
 def test_no_history_raises_anything_but_a_contract_error(history, after, decided):
     with contextlib.suppress(UnexpectedResponse):
         rules.describe_instance(history, instance_id="7", item_id=None)

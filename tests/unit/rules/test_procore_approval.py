@@ -126,5 +126,5 @@ def test_missing_note_and_user_are_not_an_error(params, user):
 
 
 def test_comment_names_the_user_and_the_note():
-    assert all(word in Choice.of(CLICK).comment for word in ("Kim", "7", "Fine."))
+    assert all(text in Choice.of(CLICK).comment for text in ("Kim", "7", "Fine."))
     assert Choice("Approve", by="kim", by_id="kim").comment.count("kim") == 1

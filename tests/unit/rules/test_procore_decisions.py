@@ -58,8 +58,8 @@ def decision(*events: dict[str, Any], **beside: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("order", [0, 1])
 def test_decision_is_the_overall_response_not_the_latest_one(order):
-    given_responses = [response(A, "Reject", "10:00"), response(B, "Approve", "10:05")]
-    step = review(*(given_responses[::-1] if order else given_responses), overall_response="Reject")
+    recorded_responses = [response(A, "Reject", "10:00"), response(B, "Approve", "10:05")]
+    step = review(*(recorded_responses[::-1] if order else recorded_responses), overall_response="Reject")
 
     found = describe(STARTED, step, end("Rejected"))
 
@@ -131,7 +131,7 @@ def test_overall_type_alone_decides_the_option_of_that_type():
     of_option = decision(review(overall_response_type="reject", available_response_options=OPTIONS))
     unknown = decision(review(overall_response_type="reject"))
 
-    assert [(one["option"], one["type"]) for one in (of_row, of_option, unknown)] == [
+    assert [(decision["option"], decision["type"]) for decision in (of_row, of_option, unknown)] == [
         ("Reject", "reject"),
         ("Reject", "reject"),
         (None, "reject"),
@@ -215,7 +215,7 @@ def test_decision_contradicts_the_status_of_another_option(step, status):
         ),
     ],
 )
-def test_status_in_the_customers_words_is_not_a_contradiction(step, status):
+def test_status_in_the_customers_terms_is_not_a_contradiction(step, status):
     assert decision(step, end(status))["problem"] is None
 
 
@@ -290,21 +290,23 @@ def test_order_that_nothing_shows_is_named_not_guessed():
     with pytest.raises(AmbiguousOrder):
         rules.find_occurrence({"history": [ONE, TWO]}, "Correct", after="1")
     assert rules.find_occurrence({"history": [ONE, TWO]}, "Correct")["step_occurrence_id"] == "2"
-    open_steps = [{"type": one["type"], "details": {**one["details"], "ended_at": None}} for one in (ONE, TWO)]
+    open_steps = [
+        {"type": event_row["type"], "details": {**event_row["details"], "ended_at": None}} for event_row in (ONE, TWO)
+    ]
     assert describe(*open_steps)["ambiguous"] == ["step", "item_status"]
     assert rules.pending_step_of({"history": open_steps}) is None
 
 
 def test_steps_without_an_order_must_agree_on_the_decision():
-    one = event("ResponseStep", id="1", name="Check", overall_response="Approve", **SECOND)
+    first = event("ResponseStep", id="1", name="Check", overall_response="Approve", **SECOND)
     two = event("ResponseStep", id="2", name="Sign", overall_response="Reject", **SECOND)
 
-    found = describe(one, two)["decision"]
+    found = describe(first, two)["decision"]
 
     assert (found["option"], sorted(found["candidates"])) == (None, ["Approve", "Reject"])
     assert "'Check'" in found["problem"]
     same = event("ResponseStep", id="2", name="Sign", overall_response="Approve", **SECOND)
-    assert describe(one, same)["decision"]["option"] == "Approve"
+    assert describe(first, same)["decision"]["option"] == "Approve"
 
 
 def test_occurrences_of_one_second_without_order_are_an_error():
@@ -340,7 +342,7 @@ def test_order_of_the_list_changes_nothing_where_all_times_differ(order):
     assert describe(*(events[n] for n in order)) == describe(*events)
 
 
-def test_event_without_a_readable_time_stays_where_it_is_in_the_list():
+def test_event_without_a_readable_time_keeps_its_place_in_the_list():
     malformed = event("ResponseStep", id="1", name="Check", started_at="yesterday", status="Unreadable Time")
     sure = event("ResponseStep", id="2", name="Sign", started_at=at("09:00"), ended_at=at("10:00"), status="Signed")
 
@@ -374,11 +376,11 @@ def test_only_ended_at_or_the_status_ends_an_instance(beside, state, ended):
 
 def test_instance_with_an_unknown_end_ends_a_wait_for_both():
     found = describe(STARTED, status=None, ended_at=at("11:00"))
-    words: dict[str, Any] = {"fail_on": (), "skip_on": ()}
+    states: dict[str, Any] = {"fail_on": (), "skip_on": ()}
 
     assert found["state"] == "ended"
-    assert rules.evaluate_instance(found, until={"complete", "terminated"}, **words).action == "succeed"
-    assert rules.evaluate_instance(found, until={"complete"}, **words).action == "fail"
+    assert rules.evaluate_instance(found, until={"complete", "terminated"}, **states).action == "succeed"
+    assert rules.evaluate_instance(found, until={"complete"}, **states).action == "fail"
 
 
 def test_blocked_instance_without_a_status_is_blocked():

@@ -40,7 +40,7 @@ class Watcher:
             "1",
             places,
             dict.fromkeys(active, (at, "5001")),
-            dict(active) if isinstance(active, dict) else {one: shown() for one in active},
+            dict(active) if isinstance(active, dict) else {instance_id: shown() for instance_id in active},
             left or {},
             {},
         )
@@ -49,7 +49,7 @@ class Watcher:
             found,
             is_first=self.is_new,
             limit=limit,
-            is_stored=lambda one, entry: self.stored.get(one) == entry,
+            is_stored=lambda key, entry: self.stored.get(key) == entry,
             is_desired=lambda fact: True,
         )
         self.is_new = False
@@ -166,7 +166,9 @@ def test_item_is_stored_unchanged(item_id):
 
 
 def poll_with(*ids, places=(HERE, THERE), unread=()):
-    return Requested("1", "9", places, {f"response_requested:{one}:1:9": (HERE, {}) for one in ids}, unread)
+    return Requested(
+        "1", "9", places, {f"response_requested:{instance_id}:1:9": (HERE, {}) for instance_id in ids}, unread
+    )
 
 
 def requests(*polls):

@@ -264,10 +264,10 @@ def test_histories_without_times_match_by_order_if_counts_fit():
 
 def test_a_history_that_fits_nothing_gets_a_key_that_stays():
     at = {"started_at": "2026-03-01T00:00:00Z"}
-    one = [listed("1", "2026-01-01T00:00:00Z")]
+    rows = [listed("1", "2026-01-01T00:00:00Z")]
 
-    assert names([at], one) == [("purchase_order:5001@2026-03-01T00:00:00.000Z", "derived")]
-    assert len(set(names([at, at], one))) == 2
+    assert names([at], rows) == [("purchase_order:5001@2026-03-01T00:00:00.000Z", "derived")]
+    assert len(set(names([at, at], rows))) == 2
 
 
 # --- what has changed ---
@@ -376,9 +376,9 @@ def check(tables: dict[str, list[dict]], columns: dict[str, dict[str, str]]) -> 
 
 
 @given(st.lists(histories | json_values, max_size=3), st.lists(objects("id", "started_at", "updated_at", "created_by")))
-def test_flattening_takes_any_json(given_histories, list_rows):
-    kept = [rules.listed_instance(row, SINCE) for row in list_rows]
-    for named in rules.name_histories(given_histories, kept, tool_type="t", item_id="i"):
+def test_flattening_takes_any_json(read_histories, list_rows):
+    instances = [rules.listed_instance(row, SINCE) for row in list_rows]
+    for named in rules.name_histories(read_histories, instances, tool_type="t", item_id="i"):
         check(rules.rows_of(named, WHERE), rules.TABLES)
 
 

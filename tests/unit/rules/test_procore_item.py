@@ -27,7 +27,7 @@ NO_NAMES = [{key: row[key] for key in ("bic_start", "created_at")} for row in HI
 RUNNING = described()
 FINAL = described(state="PO Approved", state_id="18708", status="Approved", activities=[])
 DRAFT = described(state="Draft", state_id="18700", status="Draft", activities=[])
-STALLED = described(activities=[])  # in a state in which people act
+STALLED = described(activities=[])  # in a state in which people respond
 TERMINATED = described(terminated_at="2018-03-01T00:00:00Z")
 
 

@@ -54,8 +54,8 @@ def described(**changes: object) -> dict:
     return {**rules.describe_instance(INSTANCE), **changes}
 
 
-def decide(instance: dict, **words: object):
-    return rules.evaluate_instance(instance, **{"until": {"PO Approved"}, "fail_on": (), "skip_on": (), **words})
+def decide(instance: dict, **states: object):
+    return rules.evaluate_instance(instance, **{"until": {"PO Approved"}, "fail_on": (), "skip_on": (), **states})
 
 
 def test_instance_is_described_even_without_the_newer_fields():
@@ -126,7 +126,7 @@ def test_a_finer_clock_does_not_make_the_new_state_old():
     assert decide(pending, until={"Pending Approval"}, after=rules.moment_of("2018-02-14T21:46:03.900Z")) is not None
 
 
-def test_state_entered_and_acted_in_within_a_second_is_undecided():
+def test_state_entered_and_left_within_a_second_is_undecided():
     same_second = {**SUBMITTED, "bic_start": "2018-02-14T21:46:03Z", "workflow_state_id": "18707"}
 
     assert rules.is_undecided(described(), rules.action_of(same_second))

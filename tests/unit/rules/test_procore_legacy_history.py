@@ -34,7 +34,7 @@ def find(
     listed=None,
     **desired: str,
 ):
-    """Look for an activity in rows that are given the newest first."""
+    """Find an activity in rows that are ordered newest first."""
     return rules.find_performed(
         rows,
         occurrence=occurrence,
@@ -126,10 +126,10 @@ def test_colleagues_row_does_not_count_while_open_to_that_role():
 
 def test_the_users_activity_counts_in_any_role_first():
     in_review = {**SUBMITTED, "workflow_activity_id": "29948", "bic_start": ENTERED}
-    ours = {**in_review, "id": "2", "created_at": "2018-02-14T22:00:00Z", "performed_by_id": "90001"}
+    own = {**in_review, "id": "2", "created_at": "2018-02-14T22:00:00Z", "performed_by_id": "90001"}
     theirs = {**in_review, "id": "1", "created_at": "2018-02-14T21:50:00Z", "workflow_user_role_id": "14304"}
 
-    assert find(ours, theirs, occurrence=PENDING, user="90001", activity_id="29948").row == ours
+    assert find(own, theirs, occurrence=PENDING, user="90001", activity_id="29948").row == own
 
 
 def test_row_without_a_time_is_unclear():

@@ -24,9 +24,9 @@ def test_operation_ends_in_a_final_state_or_with_an_end(status, completed_at, en
 
 
 @pytest.mark.parametrize(
-    ("error", "words"), [({"message": "Boom"}, "Boom"), ("Boom", "Boom"), (None, None), ({}, None)]
+    ("error", "message"), [({"message": "Boom"}, "Boom"), ("Boom", "Boom"), (None, None), ({}, None)]
 )
-def test_an_operation_is_described_with_its_numbers(error, words):
+def test_an_operation_is_described_with_its_numbers(error, message):
     result = {"completed_items": [{"item_id": 1}, 7], "failed_items": [{"item_id": 2}, {"item_id": 3}]}
 
     assert rules.describe_operation({"id": 9, "status": "done", "error": error, "result": result}) == {
@@ -35,7 +35,7 @@ def test_an_operation_is_described_with_its_numbers(error, words):
         "status": "done",
         "started_at": None,
         "completed_at": None,
-        "error": words,
+        "error": message,
         "completed": 1,
         "failed": 2,
     }

@@ -28,8 +28,8 @@ def test_an_option_is_chosen_by_label_in_any_case_by_id_or_by_type():
 def test_label_wins_over_an_id_and_says_so():
     options = [*rules.response_options(STEP), {"id": "4", "name": "1", "type": "custom"}]
 
-    assert [response_rules.choose_option(options, option=given)["id"] for given in ("1", " 2 ")] == ["4", "2"]
-    assert [response_rules.choose_option(options, option=given)["matched_by"] for given in ("1", "2")] == [
+    assert [response_rules.choose_option(options, option=option)["id"] for option in ("1", " 2 ")] == ["4", "2"]
+    assert [response_rules.choose_option(options, option=option)["matched_by"] for option in ("1", "2")] == [
         "label",
         "id",
     ]
@@ -119,6 +119,6 @@ def test_label_of_two_options_has_no_id():
     step = {**BUDGET_CHECK, "available_response_options": options}
     one_type = {**step, "available_response_options": [options[0], {**options[1], "response_type": "return"}]}
 
-    found = [response_rules.recorded_in_history(history_of(one), "11", "90001")["id"] for one in (step, one_type)]
+    found = [response_rules.recorded_in_history(history_of(entry), "11", "90001")["id"] for entry in (step, one_type)]
 
     assert found == [None, "1"]

@@ -99,9 +99,9 @@ def test_an_instance_whose_process_has_no_id_is_an_instance(process):
 ROWS = [{"id": "1", "title": "Plan"}, {"id": "2", "title": "Check"}, {"id": "3", "title": "Check"}]
 
 
-@pytest.mark.parametrize(("wanted", "found"), [("Plan", "1"), ("1", "1"), ("3", "3")])
-def test_a_row_is_chosen_by_its_exact_title_or_id(wanted, found):
-    assert rules.choose("step", "integration step", wanted, ROWS)["id"] == found
+@pytest.mark.parametrize(("requested", "found"), [("Plan", "1"), ("1", "1"), ("3", "3")])
+def test_a_row_is_chosen_by_its_exact_title_or_id(requested, found):
+    assert rules.choose("step", "integration step", requested, ROWS)["id"] == found
 
 
 def test_a_name_that_fits_nothing_lists_the_candidates():
@@ -130,7 +130,7 @@ def test_a_list_of_another_format_is_an_error(body):
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         (None, None),
         ({}, None),
@@ -145,18 +145,18 @@ def test_a_list_of_another_format_is_an_error(body):
         (False, "false"),
     ],
 )
-def test_a_response_may_say_that_it_failed(body, said):
+def test_a_response_may_say_that_it_failed(body, message):
     found = rules.failure_in(body)
 
-    assert (found is None) == (said is None)
-    assert said is None or said in found
+    assert (found is None) == (message is None)
+    assert message is None or message in found
 
 
-@pytest.mark.parametrize("wanted", ["Plan", "Plan "])
-def test_a_title_with_a_trailing_blank_is_found(wanted):
+@pytest.mark.parametrize("requested", ["Plan", "Plan "])
+def test_a_title_with_a_trailing_blank_is_found(requested):
     rows = [{"id": "1", "title": "Plan "}, {"id": "2", "title": "Check"}]
 
-    assert rules.choose("step", "integration step", wanted, rows)["id"] == "1"
+    assert rules.choose("step", "integration step", requested, rows)["id"] == "1"
 
 
 def test_a_title_to_the_letter_comes_before_one_with_blanks():
@@ -196,7 +196,7 @@ def test_a_person_is_found_by_the_exact_address_in_any_case():
 
 
 @pytest.mark.parametrize(
-    ("email", "people", "said"),
+    ("email", "people", "message"),
     [
         ("olga@example.co", PEOPLE, r"no user has.*found: Olga Owner <olga@example.com> \(id 11\), Shared One"),
         ("olga@example.com", [], "no user has.*found: none"),
@@ -207,8 +207,8 @@ def test_a_person_is_found_by_the_exact_address_in_any_case():
         ),
     ],
 )
-def test_no_one_and_several_are_reported_with_the_candidates(email, people, said):
-    with pytest.raises(ConfigurationError, match=f"assigned_to: {said}"):
+def test_no_one_and_several_are_reported_with_the_candidates(email, people, message):
+    with pytest.raises(ConfigurationError, match=f"assigned_to: {message}"):
         rules.choose_user("assigned_to", email, people)
 
 
@@ -230,7 +230,7 @@ def test_unlisted_digits_are_an_id_only_if_there_may_be_more():
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("message", "is_completed"),
     [
         ("The task is already completed.", True),
         ("Task already closed", True),
@@ -243,12 +243,12 @@ def test_unlisted_digits_are_an_id_only_if_there_may_be_more():
         ("", False),
     ],
 )
-def test_only_unambiguous_messages_mean_already_completed(words, said):
-    assert rules.says_already_completed(words) is said
+def test_only_unambiguous_messages_mean_already_completed(message, is_completed):
+    assert rules.says_already_completed(message) is is_completed
 
 
 @pytest.mark.parametrize(
-    "words",
+    "message",
     [
         "Cannot complete the task until the previous task is completed.",
         "All required fields must be filled before the task is completed.",
@@ -257,10 +257,10 @@ def test_only_unambiguous_messages_mean_already_completed(words, said):
         "Completed",
     ],
 )
-def test_a_sentence_about_another_completion_does_not_count(words):
-    assert not rules.says_already_completed(words)
+def test_a_sentence_about_another_completion_does_not_count(message):
+    assert not rules.says_already_completed(message)
 
 
-@pytest.mark.parametrize("words", ["An error has occurred.; The task is already completed.", "Task 5 is closed"])
-def test_one_whole_sentence_of_several_is_enough(words):
-    assert rules.says_already_completed(words)
+@pytest.mark.parametrize("message", ["An error has occurred.; The task is already completed.", "Task 5 is closed"])
+def test_one_whole_sentence_of_several_is_enough(message):
+    assert rules.says_already_completed(message)

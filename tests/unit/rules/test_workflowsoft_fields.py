@@ -321,7 +321,7 @@ def test_error_of_a_wrong_value_names_field_type_and_value(type_name, value, exp
         b"bytes",
     ],
 )
-def test_value_that_json_cannot_hold_is_rejected_by_name(value):
+def test_value_without_a_json_form_is_rejected_by_name(value):
     with pytest.raises(ConfigurationError, match="'Event' must be text, a finite number"):
         rules.encode(field("GeoPoint"), value)
     with pytest.raises(ConfigurationError, match="'field_a' must be text, a finite number"):
@@ -329,9 +329,9 @@ def test_value_that_json_cannot_hold_is_rejected_by_name(value):
 
 
 def sent_and_shown(type_name: str, value: Any) -> str:
-    """Return the JSON of a value as it is sent, after it was kept for a retry; the server shows the same text."""
-    kept = rules.read_stored_values(rules.stored_values({"k": rules.encode(field(type_name), value)}))
-    return _dump(rules.encode(field(type_name), kept["k"])).decode()
+    """Return the JSON of a value as it is sent, after it was stored for a retry; the server shows the same text."""
+    stored = rules.read_stored_values(rules.stored_values({"k": rules.encode(field(type_name), value)}))
+    return _dump(rules.encode(field(type_name), stored["k"])).decode()
 
 
 def any_decimal(chance: random.Random) -> str:
@@ -418,7 +418,7 @@ def test_fields_are_found_by_key_and_by_a_label_that_is_unique():
         rules.find_field([], "Venue")
 
 
-def test_a_field_given_by_label_and_by_key_is_rejected():
+def test_a_field_named_by_label_and_by_key_is_rejected():
     with pytest.raises(ConfigurationError, match="given twice"):
         rules.plan_update([field("String")], {"Event": "x", "k-1": "y"})
 
@@ -444,7 +444,7 @@ def test_unknown_type_is_written_unchanged_only_when_allowed():
 
 
 @pytest.mark.parametrize(
-    ("held", "wanted", "same"),
+    ("shown", "requested", "same"),
     [
         ("1", True, False),
         ("1", 1.0, True),
@@ -456,8 +456,8 @@ def test_unknown_type_is_written_unchanged_only_when_allowed():
         ("12345678901234.5678", 12345678901234.5678, False),
     ],
 )
-def test_values_of_an_unknown_type_are_compared_as_json(held, wanted, same):
-    update = rules.plan_update([field("Unknown", held)], {"Event": wanted}, allow_unknown_types=True)
+def test_values_of_an_unknown_type_are_compared_as_json(shown, requested, same):
+    update = rules.plan_update([field("Unknown", shown)], {"Event": requested}, allow_unknown_types=True)
 
     assert (update.unchanged if same else update.written) == ["Event"]
 
@@ -539,10 +539,10 @@ def test_values_that_differ_after_a_write_are_named():
     fields = rules.read_fields([row("String", '"x"', "One", "a"), row("Decimal?", "2", "Two", "b")])
 
     assert differing(fields, {"a": "x", "b": Decimal("2.0")}) == []
-    one, gone = differing(fields, {"a": "y", "gone": 1})
-    assert one.startswith("'One' (String)")
+    changed, gone = differing(fields, {"a": "y", "gone": 1})
+    assert changed.startswith("'One' (String)")
     assert gone.startswith("gone")
-    assert ("'y'" in one, "'x'" in one) == (True, True)
+    assert ("'y'" in changed, "'x'" in changed) == (True, True)
 
 
 def changed(**values: Any) -> rules.WriteComparison:
@@ -639,7 +639,7 @@ def test_expected_fields_match_by_label_or_key_in_any_case(expected):
 
 
 @pytest.mark.parametrize(
-    ("expected", "said"),
+    ("expected", "message"),
     [
         ({"Venue": "String"}, "'Venue' is missing"),
         ({"Amount": "Decimal"}, r"'Amount' is Decimal\?, expected Decimal"),
@@ -648,8 +648,8 @@ def test_expected_fields_match_by_label_or_key_in_any_case(expected):
         ({"Venue": "String", "Amount": None}, r"'Venue' is missing; 'Amount' is Decimal\?, expected None"),
     ],
 )
-def test_drift_is_reported_with_all_fields_that_there_are(expected, said):
-    with pytest.raises(ConfigurationError, match=rf"expected_fields.*instance 2 .*: {said}.*'Amount' \(Decimal\?\)"):
+def test_drift_is_reported_with_all_fields_that_there_are(expected, message):
+    with pytest.raises(ConfigurationError, match=rf"expected_fields.*instance 2 .*: {message}.*'Amount' \(Decimal\?\)"):
         rules.check_expected(rules.read_fields(EXPECTED), expected, "2")
 
 
@@ -668,10 +668,10 @@ def test_values_are_stored_with_every_digit():
         "d": {"e": [Decimal("1E-30"), 9007199254740993]},
     }
 
-    kept = rules.read_stored_values(rules.stored_values(values))
+    stored = rules.read_stored_values(rules.stored_values(values))
 
-    assert kept == values
-    assert (str(kept["a"]), str(kept["d"]["e"][0])) == ("12345678901234.5678", "1E-30")
+    assert stored == values
+    assert (str(stored["a"]), str(stored["d"]["e"][0])) == ("12345678901234.5678", "1E-30")
 
 
 @pytest.mark.parametrize(
@@ -684,22 +684,22 @@ def test_an_instance_has_closed_when_no_field_can_be_written(readonly, closed):
 
 
 def test_fields_to_start_with_are_sent_as_they_are():
-    given_fields = {
+    named_fields = {
         "field_a": Decimal("0.10"),
         "Start": datetime(2021, 8, 24, tzinfo=timezone.utc),
         "L": (1, None, {1: True}),
     }
 
-    sent = rules.raw_fields(given_fields)
+    sent = rules.raw_fields(named_fields)
 
     assert sent == {"field_a": Decimal("0.10"), "Start": "2021-08-24T00:00:00Z", "L": [1, None, {"1": True}]}
     assert b'"field_a": 0.10' in _dump(sent)
 
 
-@pytest.mark.parametrize("given_fields", ["text", [("a", 1)], {1: "x"}, {" ": "x"}])
-def test_fields_to_start_with_must_be_a_mapping_of_names(given_fields):
+@pytest.mark.parametrize("named_fields", ["text", [("a", 1)], {1: "x"}, {" ": "x"}])
+def test_fields_to_start_with_must_be_a_mapping_of_names(named_fields):
     with pytest.raises(ConfigurationError, match="fields must be a mapping of Workflowsoft's field names"):
-        rules.raw_fields(given_fields)
+        rules.raw_fields(named_fields)
 
 
 def test_a_field_is_written_under_the_vendors_name():
@@ -707,15 +707,15 @@ def test_a_field_is_written_under_the_vendors_name():
 
 
 @pytest.mark.parametrize(
-    ("held", "wanted", "same"), [("1000000", 1000001, False), ("0.5", 0.5000004, False), ("0.1", 0.100000001, True)]
+    ("shown", "requested", "same"), [("1000000", 1000001, False), ("0.5", 0.5000004, False), ("0.1", 0.100000001, True)]
 )
-def test_a_single_has_seven_digits(held, wanted, same):
-    assert (rules.plan_update([field("Single?", held)], {"Event": wanted}).written == []) is same
+def test_a_single_has_seven_digits(shown, requested, same):
+    assert (rules.plan_update([field("Single?", shown)], {"Event": requested}).written == []) is same
 
 
-@pytest.mark.parametrize(("held", "wanted"), [(None, ""), ('""', None), ("null", "")])
-def test_a_text_is_empty_whichever_way_the_server_shows_it(held, wanted):
-    assert rules.plan_update([field("String", held)], {"Event": wanted}).values == {}
+@pytest.mark.parametrize(("shown", "requested"), [(None, ""), ('""', None), ("null", "")])
+def test_a_text_is_empty_in_each_format_of_the_server(shown, requested):
+    assert rules.plan_update([field("String", shown)], {"Event": requested}).values == {}
 
 
 @pytest.mark.parametrize("flag", [True, "true", "True", 1])
