@@ -177,8 +177,8 @@ def test_every_mode_ends_the_wait_at_the_last_level(emulator, store, build, noti
 
     # What was due before it is done before it.
     assert (levels_of(notified), added(emulator)) == ([("Budget Check", 1), ("Budget Check", 2)], [[RITA]])
-    for word in ("Level 3", "Budget Check", INSTANCE, "5001", "integration@example.com"):
-        assert word in str(failure.value)
+    for text in ("Level 3", "Budget Check", INSTANCE, "5001", "integration@example.com"):
+        assert text in str(failure.value)
 
 
 def test_nothing_happens_before_its_time_in_any_mode(emulator, store, build, notified, mode):
@@ -214,7 +214,7 @@ def test_retry_repeats_no_level(emulator, store, build, notified):
         resumed(build(), context, event)
 
 
-def test_triggerer_that_restarts_before_the_event_sends_nothing_twice(emulator, store, build, notified):
+def test_triggerer_restarted_before_the_event_sends_nothing_twice(emulator, store, build, notified):
     context = {"task_state_store": store}
     trigger = deferred(build(), context).trigger
     hours_pass(emulator, 75)
@@ -445,7 +445,7 @@ def test_transient_error_is_tried_again_after_a_sleep(emulator, store, build, no
     assert (added(emulator), levels_of(notified)[1:]) == ([[RITA]], [("Budget Check", 2)])
 
 
-def test_level_that_cannot_add_yet_holds_up_no_other_level(emulator, store, build, monkeypatch):
+def test_level_that_cannot_add_yet_delays_no_other_level(emulator, store, build, monkeypatch):
     def away(*args, **kwargs):
         raise ServerError("No response.")
 
@@ -479,7 +479,7 @@ def test_rejection_is_a_problem_after_three_attempts(emulator, store, build, not
 
 
 @pytest.mark.parametrize(
-    ("level", "words"),
+    ("level", "message"),
     [
         ({"add_assignees": "nobody@example.com"}, "nobody@example.com is not a possible assignee"),
         ({"add_assignees": "{{ params.deputy }}"}, "assignees is missing or was rendered empty"),
@@ -487,7 +487,7 @@ def test_rejection_is_a_problem_after_three_attempts(emulator, store, build, not
         ({"add_assignees": "rita@example.com", "reason": "{{ 'late' }}"}, "reason must be one of"),
     ],
 )
-def test_wrong_assignee_is_a_problem_and_the_wait_continues(emulator, store, build, level, words):
+def test_wrong_assignee_is_a_problem_and_the_wait_continues(emulator, store, build, level, message):
     hours_pass(emulator, 25)
     sensor = build(on_overdue=Level(after=24, **level), params={"deputy": ""})
     context = {"task_state_store": store, "params": {"deputy": ""}}
@@ -495,7 +495,7 @@ def test_wrong_assignee_is_a_problem_and_the_wait_continues(emulator, store, bui
     assert [sensor.poke(context) for _ in range(2)] == [False, False]
 
     assert sent(emulator) == []
-    assert words in store["open_wait"]["last_error"]
+    assert message in store["open_wait"]["last_error"]
 
 
 def test_templates_know_the_overdue_step(emulator, store, build):
@@ -597,8 +597,8 @@ def test_dry_run_adds_no_one_and_says_what_it_would_send(emulator, store, set_co
     result = sensor.poke({"task_state_store": store}).xcom_value
 
     assert sent(emulator) == []
-    for word in ("additional_assignees", RITA):
-        assert word in result["escalation_problem"]
+    for text in ("additional_assignees", RITA):
+        assert text in result["escalation_problem"]
     assert not [key for key in store if key.startswith("level_")]
 
 

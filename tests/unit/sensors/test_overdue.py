@@ -62,15 +62,15 @@ def build_legacy(build):
 
 
 @pytest.fixture
-def said(monkeypatch, caplog):
-    """Return a function that returns what the sensors have said since the last call."""
-    log = logging.getLogger("said")
-    caplog.set_level("INFO", logger="said")
+def logged(monkeypatch, caplog):
+    """Return a function that returns what the sensors have logged since the last call."""
+    log = logging.getLogger("logged")
+    caplog.set_level("INFO", logger="logged")
     for cls in (ProcoreInstanceSensor, ProcoreLegacyInstanceSensor):
         monkeypatch.setattr(cls, "log", log)
 
     def new() -> list[str]:
-        messages = [record.getMessage() for record in caplog.records if record.name == "said"]
+        messages = [record.getMessage() for record in caplog.records if record.name == "logged"]
         caplog.clear()
         return messages
 
@@ -90,8 +90,8 @@ def days_pass(emulator, monkeypatch):
         nonlocal passed
         passed += timedelta(days=days)
         later(emulator, timedelta(days=days).total_seconds())
-        ours = SimpleNamespace(time=lambda: time.time() + passed.total_seconds(), monotonic=time.monotonic)
-        monkeypatch.setattr("airflow_provider_workflows.triggers.base.time", ours)
+        fake_time = SimpleNamespace(time=lambda: time.time() + passed.total_seconds(), monotonic=time.monotonic)
+        monkeypatch.setattr("airflow_provider_workflows.triggers.base.time", fake_time)
 
     return move
 
@@ -353,7 +353,7 @@ def test_a_notifiers_templates_are_rendered_again_for_each_step(emulator, store,
     assert set(context) == {"task_state_store", "dag"}
 
 
-def test_failing_notifier_stops_no_other_and_not_the_wait(emulator, store, build, notified, said):
+def test_failing_notifier_stops_no_other_and_not_the_wait(emulator, store, build, notified, logged):
     def no_mail(context):
         raise OSError("no mail today")
 
@@ -363,7 +363,7 @@ def test_failing_notifier_stops_no_other_and_not_the_wait(emulator, store, build
     assert [sensor.poke({"task_state_store": store}) for _ in range(2)] == [False] * 2
 
     assert len(notified) == 1
-    assert said().count("Calling on_overdue no_mail failed, the wait continues. OSError: no mail today") == 1
+    assert logged().count("Calling on_overdue no_mail failed, the wait continues. OSError: no mail today") == 1
 
 
 def test_step_responded_to_before_the_first_poll_is_not_overdue(emulator, store, build, notified):
@@ -413,16 +413,16 @@ def first_event_of_overdue(emulator, build, context) -> dict:
 # --- what the log says ---
 
 
-def test_wait_log_shows_position_assignees_and_next_poll(emulator, store, said):
+def test_wait_log_shows_position_assignees_and_next_poll(emulator, store, logged):
     context = {"task_state_store": store}
     usual = {"task_id": "wait", "poke_interval": 60, "timeout": 3600}
     poking = ProcoreInstanceSensor(instance_id=INSTANCE, **usual)
     deferring = ProcoreLegacyInstanceSensor(instance_id=LEGACY_INSTANCE, until={"PO Approved"}, **usual)
 
     poking.poke(context)
-    by_poke = timeless(said())
+    by_poke = timeless(logged())
     deferred(deferring, context)
-    by_deferral = timeless(said())[-2:]  # after a warning of Airflow's
+    by_deferral = timeless(logged())[-2:]  # after a warning of Airflow's
 
     assert by_poke == [
         "Instance 700001 of item 5001 (purchase_order_contract) is in_progress at step 'Budget Check' since TIME, "
@@ -440,12 +440,12 @@ def timeless(lines: list[str]) -> list[str]:
     return [re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", line) for line in lines]
 
 
-def test_wait_log_shows_since_when_a_step_is_overdue(emulator, store, build, said):
+def test_wait_log_shows_since_when_a_step_is_overdue(emulator, store, build, logged):
     later(emulator)
 
     build().poke({"task_state_store": store})
 
-    poke, call, _ = timeless(said())
+    poke, call, _ = timeless(logged())
     assert "pending with integration@example.com, overdue since TIME; waiting for" in poke
     assert call == "Step 'Budget Check' is overdue: calling on_overdue."
 
@@ -468,7 +468,7 @@ async def a_coroutine_function(context): ...
 
 
 @pytest.mark.parametrize(
-    ("parameters", "words"),
+    ("parameters", "message"),
     [
         ({"on_overdue": None, "overdue_after": 5}, "overdue_after needs on_overdue"),
         ({"on_overdue": "mail"}, "on_overdue must be a notifier"),
@@ -482,8 +482,8 @@ async def a_coroutine_function(context): ...
         ({"overdue_after": "3 days"}, "got '3 days'"),
     ],
 )
-def test_a_wrong_parameter_is_named(store, build, parameters, words):
-    with pytest.raises(ConfigurationError, match=words):
+def test_a_wrong_parameter_is_named(store, build, parameters, message):
+    with pytest.raises(ConfigurationError, match=message):
         build(**parameters).execute({"task_state_store": store})
 
 
@@ -537,12 +537,12 @@ def test_mapped_wait_creates_a_workflowsoft_task_and_continues(emulator, monkeyp
 
     run = module.run.test()
 
-    assert [str(one.state) for one in run.get_task_instances()] == ["skipped"]
+    assert [str(task_instance.state) for task_instance in run.get_task_instances()] == ["skipped"]
     titles = [task["title"] for task in emulator.control("GET", "state")["workflowsoft_tasks"]]
     assert titles == ["Budget Check of order 5001: integration@example.com"]
 
 
-# --- who holds it ---
+# --- pending assignees ---
 
 
 def step(**details) -> dict:

@@ -239,7 +239,7 @@ def test_temporarily_missing_connection_ends_no_wait(emulator, clock, store, way
         lambda: set_connection("procore_default", emulator.connection("procore")),
     ]
     clock.meanwhile = lambda: sleeps.pop(0)()
-    # A task that only sleeps keeps its connection, and one that starts again looks it up again.
+    # A task that only sleeps reuses its connection, and one that starts again looks it up again.
     pokes = 4 if way else 3
 
     assert Task(clock, store, **way).run()["state"] == "complete"

@@ -129,14 +129,14 @@ def test_trigger_waits_for_a_change_with_one_request_a_poll(emulator, store):
     trigger = deferred(instance_sensor(), {"task_state_store": store}).trigger
     before = len(emulator.requests())
 
-    async def decide_after_two_looks():
+    async def decide_after_two_polls():
         event = asyncio.create_task(anext(aiter(trigger.run())))
         while len(emulator.requests()) < before + 2:
             await asyncio.sleep(0.01)
         await asyncio.to_thread(approve, emulator)
         return (await event).payload
 
-    payload = asyncio.run(decide_after_two_looks())
+    payload = asyncio.run(decide_after_two_polls())
 
     assert payload["status"] == "done"
     paths = {request["path"].rpartition("/")[2] for request in emulator.requests()[before:]}
@@ -151,7 +151,7 @@ def test_nothing_secret_is_in_what_a_trigger_stores(emulator, store):
 
 
 @pytest.mark.parametrize(
-    ("words", "outcome"),
+    ("states", "outcome"),
     [
         ({"fail_on": {"terminated"}}, AirflowFailException),
         ({"skip_on": {"terminated"}}, AirflowSkipException),
@@ -160,11 +160,11 @@ def test_nothing_secret_is_in_what_a_trigger_stores(emulator, store):
     ],
 )
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_outcome_follows_until_fail_on_and_skip_on_in_every_mode(emulator, store, words, outcome, deferrable):
+def test_outcome_follows_until_fail_on_and_skip_on_in_every_mode(emulator, store, states, outcome, deferrable):
     emulator.control("POST", f"procore/instances/{INSTANCE}/terminate")
 
     with pytest.raises(outcome):
-        instance_sensor(deferrable=deferrable, **words).execute({"task_state_store": store})
+        instance_sensor(deferrable=deferrable, **states).execute({"task_state_store": store})
 
 
 def test_rejection_is_a_result_and_not_a_failure(emulator, store):
@@ -266,7 +266,7 @@ def test_trigger_polls_after_a_delay_and_at_each_interval(emulator, store, monke
 
     assert event["status"] == "done"
     assert 5 <= polled_at[0] <= 60
-    assert [pause for before, pause in pairwise(polled_at) if not 59 <= pause - before <= 72] == []
+    assert [later for before, later in pairwise(polled_at) if not 59 <= later - before <= 72] == []
     assert len(polled_at) == 3
 
 
@@ -711,7 +711,7 @@ def test_an_instance_listed_under_two_names_is_one_request(emulator, store):
 
 
 def test_request_to_another_user_is_found_by_login(emulator, store):
-    approve_ours(emulator)
+    approve_own(emulator)
 
     found = requested_sensor(user="dana@example.com").execute({"task_state_store": store})
 
@@ -720,6 +720,6 @@ def test_request_to_another_user_is_found_by_login(emulator, store):
         requested_sensor(user="nobody@example.com").execute({"task_state_store": store})
 
 
-def approve_ours(emulator) -> None:
+def approve_own(emulator) -> None:
     where = f"procore/instances/{INSTANCE}/respond"
     emulator.control("POST", where, login="integration@example.com", option="Approve")

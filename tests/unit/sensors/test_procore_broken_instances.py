@@ -84,7 +84,7 @@ def test_broken_instance_is_found_again_when_it_can_be_read(emulator, store):
 
     found = [pokes.poke({"task_state_store": store}) for _ in range(2)]
 
-    (waiting,) = [one.xcom_value for one in found if one is not False][-1]
+    (waiting,) = [value.xcom_value for value in found if value is not False][-1]
     assert waiting["instance_id"] == broken[3]
 
 
@@ -98,9 +98,9 @@ def test_broken_instance_is_logged_once_for_all_pokes(emulator, store, capsys):
         assert pokes.poke({"task_state_store": store}) is False
     assert pokes.poke({"task_state_store": store}).is_done
 
-    said = [line for line in capsys.readouterr().out.splitlines() if f"Polling instance {started} " in line]
-    assert len(said) == 2
-    assert ["boom" in line for line in said] == [True, False]
+    lines = [line for line in capsys.readouterr().out.splitlines() if f"Polling instance {started} " in line]
+    assert len(lines) == 2
+    assert ["boom" in line for line in lines] == [True, False]
 
 
 def test_wait_names_the_instances_that_could_not_be_read(emulator, store):

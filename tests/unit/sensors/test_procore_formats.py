@@ -1,4 +1,4 @@
-"""Waits on Procore end the same with times, members, words and errors in each plausible format."""
+"""Waits on Procore end the same with times, members, values and errors in each plausible format."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.compat, pytest.mark.usefixtures("airflow_connections")
 
 TOOL, ITEM, LEGACY_ID = "purchase_order_contract", "1953145", "568150"
 LEGACY = f"procore/legacy/instances/{LEGACY_ID}"
-# How the Legacy instance looks after the switch, and how the sensor calls that.
+# The state of the Legacy instance after the switch, and the sensor's name for it.
 SIDES = {"not_found": "gone", "terminated": "terminated", "draft": "idle", "unchanged": "unchanged"}
 HOUR = 3600
 
@@ -30,12 +30,12 @@ def sensor(**parameters) -> ProcoreItemSensor:
     return ProcoreItemSensor(task_id="wait", **{**defaults, **parameters})
 
 
-def act(emulator, activity: str, login: str, instance_id: str = LEGACY_ID) -> None:
+def perform(emulator, activity: str, login: str, instance_id: str = LEGACY_ID) -> None:
     emulator.control("POST", f"procore/legacy/instances/{instance_id}/perform", activity=activity, login=login)
 
 
 def submit(emulator) -> None:
-    act(emulator, "Submit for Approval", "pat@example.com")
+    perform(emulator, "Submit for Approval", "pat@example.com")
 
 
 def upgrade(emulator, side: str, *, has_workflow: bool = True) -> None:
@@ -62,7 +62,7 @@ def test_every_mode_returns_the_same_from_legacy(emulator, store):
     context = {"task_state_store": store}
     submit(emulator)
     deferral = deferred(sensor(), context)
-    act(emulator, "Approve", "rita@example.com")
+    perform(emulator, "Approve", "rita@example.com")
     emulator.control("POST", "clock", advance=HOUR)
 
     at_once = sensor(deferrable=True).execute(context)
@@ -120,14 +120,14 @@ def test_every_mode_returns_the_same_from_v2(emulator, store):
 def test_named_legacy_state_ends_the_wait_at_once(emulator):
     submit(emulator)
     assert sensor(legacy_until={"PO Approved"}).poke({}) is False
-    act(emulator, "Approve", "rita@example.com")
+    perform(emulator, "Approve", "rita@example.com")
 
     assert sensor(legacy_until={"PO Approved"}).execute({})["engine"] == "procore_legacy"
 
 
 def test_denial_that_sends_the_item_back_is_not_an_end(emulator):
     submit(emulator)
-    act(emulator, "Deny", "rita@example.com")
+    perform(emulator, "Deny", "rita@example.com")
     emulator.control("POST", "clock", advance=HOUR)
 
     assert sensor().poke({}) is False
@@ -135,7 +135,7 @@ def test_denial_that_sends_the_item_back_is_not_an_end(emulator):
 
 def test_legacy_history_without_names_decides_nothing(emulator):
     submit(emulator)
-    act(emulator, "Approve", "rita@example.com")
+    perform(emulator, "Approve", "rita@example.com")
     emulator.control("POST", "clock", advance=HOUR)
     emulator.control("PATCH", "flags", history_names="without")
 
@@ -215,12 +215,12 @@ def test_stuck_item_fails_the_wait_long_before_its_deadline(emulator, clock, sto
     assert HOUR <= clock.elapsed <= HOUR + 900
 
 
-def test_stuck_item_skips_the_task_if_asked_to(emulator, clock, store):
+def test_stuck_item_skips_the_task_if_configured(emulator, clock, store):
     with pytest.raises(AirflowSkipException):
         run(emulator, clock, store, {300: lambda: upgrade(emulator, "draft")}, stuck_after=HOUR, on_stuck="skip")
 
 
-def test_legacy_instance_that_looks_as_before_is_waited_for(emulator, clock, store):
+def test_unchanged_legacy_instance_is_waited_for(emulator, clock, store):
     submit(emulator)
 
     with pytest.raises(AirflowSensorTimeout, match="Pending Approval"):
@@ -283,7 +283,7 @@ def test_short_404_is_not_believed(emulator, clock, store):
         emulator.control("POST", "faults", path=f"workflow_instances/{LEGACY_ID}$", times=2, status=404, json={})
 
     def approves():
-        act(emulator, "Approve", "rita@example.com")
+        perform(emulator, "Approve", "rita@example.com")
 
     found = run(emulator, clock, store, {300: fails, 1200: approves}, legacy_until=["Approved"], stuck_after=0)
 
@@ -302,8 +302,8 @@ def test_restart_in_legacy_is_followed(emulator, store):
     assert wait.poke(context) is False
     new = emulator.control("POST", "procore/legacy/instances", object_id=int(ITEM))["id"]
     assert wait.poke(context) is False
-    act(emulator, "Submit for Approval", "pat@example.com", new)
-    act(emulator, "Approve", "rita@example.com", new)
+    perform(emulator, "Submit for Approval", "pat@example.com", new)
+    perform(emulator, "Approve", "rita@example.com", new)
     emulator.control("POST", "clock", advance=HOUR)
 
     found = wait.execute(context)
@@ -314,7 +314,7 @@ def test_restart_in_legacy_is_followed(emulator, store):
 def test_older_ended_instance_does_not_replace_a_terminated_one(emulator, store):
     context = {"task_state_store": store}
     submit(emulator)
-    act(emulator, "Approve", "rita@example.com")
+    perform(emulator, "Approve", "rita@example.com")
     new = emulator.control("POST", "procore/legacy/instances", object_id=int(ITEM))["id"]
     wait = sensor(legacy_instance_id=new)
     assert wait.poke(context) is False
@@ -337,14 +337,14 @@ def test_terminated_instance_of_long_ago_is_stuck_at_once(emulator, clock, store
 # --- both tools ---
 
 
-def test_v2_instance_from_before_the_legacy_one_moved_decides_nothing(emulator):
+def test_v2_instance_older_than_the_legacy_move_decides_nothing(emulator):
     pilot = start_in_v2(emulator)
     emulator.control("POST", f"procore/instances/{pilot}/terminate")
     emulator.control("POST", "clock", advance=HOUR)
     submit(emulator)
 
     assert sensor().poke({}) is False
-    act(emulator, "Approve", "rita@example.com")
+    perform(emulator, "Approve", "rita@example.com")
     assert sensor(legacy_until=["Approved"]).execute({})["engine"] == "procore_legacy"
 
 
@@ -356,7 +356,7 @@ def test_wait_in_legacy_continues_while_v2_rejects_its_polls(emulator, clock, st
         emulator,
         clock,
         store,
-        {3000: lambda: act(emulator, "Approve", "rita@example.com")},
+        {3000: lambda: perform(emulator, "Approve", "rita@example.com")},
         legacy_until=["Approved"],
         project_id="1001",
     )

@@ -135,11 +135,11 @@ def test_wait_ends_with_a_state_or_an_activity(emulator, store, decision, state)
 
 def test_activity_before_the_performed_one_does_not_end_the_wait(emulator, store):
     emulator.control("POST", "clock", advance=60)
-    ours = {"instance_id": "568151", "activity": "Accept"}
-    after = perform(**ours, role="Project Manager").execute({"task_state_store": store})["history_id"]
+    own = {"instance_id": "568151", "activity": "Accept"}
+    after = perform(**own, role="Project Manager").execute({"task_state_store": store})["history_id"]
 
-    assert sensor(**ours, until=()).execute({})["state"] == "Joint Review"
-    assert sensor(**ours, until=(), after=after).poke({}) is False
+    assert sensor(**own, until=()).execute({})["state"] == "Joint Review"
+    assert sensor(**own, until=(), after=after).poke({}) is False
 
 
 def test_an_instance_that_ends_fails_the_wait_for_an_activity(emulator, store):
@@ -178,9 +178,9 @@ def test_short_time_without_activities_ends_no_wait(emulator, store):
 @pytest.mark.parametrize("mode", ["poke", "reschedule"])
 def test_long_time_without_activities_fails_the_wait(store, monkeypatch, mode):
     context = {"task_state_store": store}
-    one = sensor(until={"Start"}, mode=mode)
-    assert one.poke(context) is False
-    other = one if mode == "poke" else sensor(until={"Start"}, mode=mode)
+    first = sensor(until={"Start"}, mode=mode)
+    assert first.poke(context) is False
+    other = first if mode == "poke" else sensor(until={"Start"}, mode=mode)
 
     monkeypatch.setattr("airflow_provider_workflows.triggers.procore_legacy.ENDED_AFTER_SECONDS", 0.0)
 
@@ -283,17 +283,17 @@ def test_wait_within_the_second_continues_without_a_history(emulator, store, mon
 
 
 @pytest.mark.parametrize(
-    ("words", "outcome"),
+    ("states", "outcome"),
     [
         ({"fail_on": {"pending approval"}}, AirflowFailException),
         ({"skip_on": {"Under Review"}}, AirflowSkipException),
     ],
 )
-def test_state_follows_until_fail_on_and_skip_on(emulator, store, words, outcome):
+def test_state_follows_until_fail_on_and_skip_on(emulator, store, states, outcome):
     person(emulator, "Submit for Approval", "pat@example.com")
 
     with pytest.raises(outcome):
-        sensor(until={"PO Approved"}, **words).execute({"task_state_store": store})
+        sensor(until={"PO Approved"}, **states).execute({"task_state_store": store})
 
 
 def test_a_terminated_instance_fails_a_wait_for_something_else(emulator, store):

@@ -46,7 +46,7 @@ def rita_accepts(emulator) -> None:
     person(emulator, "Accept", "rita@example.com", JOINT)
 
 
-def test_both_modes_return_the_same_once_every_role_has_acted(emulator, between_pokes):
+def test_both_modes_return_the_same_once_every_role_performed(emulator, between_pokes):
     slept = between_pokes(lambda: None, lambda: rita_accepts(emulator))
     blocking = accept().execute({})
     assert slept == [0.05, 0.05]
@@ -126,7 +126,7 @@ def test_a_wait_that_takes_too_long_fails_clearly_and_for_good(emulator, store, 
     context = {"task_state_store": store}
     late = {"wait_timeout": 0, "deferrable": deferrable}
 
-    for _ in range(2):  # the try itself, and a retry by hand
+    for _ in range(2):  # the try itself, and a manual retry
         with pytest.raises(
             AirflowFailException, match=r"'Accept' of instance 568151 was performed, but .* within 0:00"
         ):

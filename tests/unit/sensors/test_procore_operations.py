@@ -91,7 +91,7 @@ def test_an_operation_that_is_over_never_defers(emulator, store):
 
 
 @pytest.mark.parametrize(
-    ("words", "outcome"),
+    ("states", "outcome"),
     [
         ({}, AirflowFailException),
         ({"soft_fail": True}, AirflowSkipException),
@@ -101,9 +101,9 @@ def test_an_operation_that_is_over_never_defers(emulator, store):
     ],
 )
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_failed_operation_follows_until_and_skip_on(emulator, store, words, outcome, deferrable):
+def test_failed_operation_follows_until_and_skip_on(emulator, store, states, outcome, deferrable):
     order("5001", emulator=emulator)
-    sensor = operation_sensor(deferrable=deferrable, **words)
+    sensor = operation_sensor(deferrable=deferrable, **states)
 
     if outcome is None:
         assert sensor.execute({"task_state_store": store})["error"] == "No workflow could be started."

@@ -22,14 +22,14 @@ pytestmark = pytest.mark.usefixtures("airflow_connections")
 
 TOOL, JOINT_TOOL = "purchase_order_contract", "generic_tool_item"  # of the second, all reviewers must respond
 INSTANCE = "700001"
-US, REVIEWER, DIRECTOR = "integration@example.com", "rita@example.com", "dana@example.com"
+OWN_LOGIN, REVIEWER, DIRECTOR = "integration@example.com", "rita@example.com", "dana@example.com"
 
 
 def flags(emulator, **values: Any) -> None:
     emulator.control("PATCH", "flags", **values)
 
 
-def begin(emulator, tool_type: str = JOINT_TOOL, item_id: str = "77") -> str:
+def start_instance(emulator, tool_type: str = JOINT_TOOL, item_id: str = "77") -> str:
     return emulator.control("POST", "procore/instances", tool_type=tool_type, item_id=item_id)["id"]
 
 
@@ -47,10 +47,10 @@ def poke(**parameters: Any) -> Any:
 
 def reviewed_jointly(emulator) -> str:
     """Let one of two reviewers approve and the other, whose row is listed first, reject; return the instance."""
-    instance_id = begin(emulator)
+    instance_id = start_instance(emulator)
     respond(emulator, REVIEWER, "Approve", instance_id)
     emulator.control("POST", "clock", advance=60)
-    respond(emulator, US, "Reject", instance_id)
+    respond(emulator, OWN_LOGIN, "Reject", instance_id)
     return instance_id
 
 
@@ -71,7 +71,7 @@ def test_outcome_is_the_decision_or_unclear(emulator, overall, hidden):
         assert outcome_names(outcome) == ["Rejected", "complete"]
     elif overall == "present":
         assert (outcome["decision"]["option"], outcome["decision"]["problem"]) == ("Reject", None)
-        assert outcome["decision"]["by"] == (US if hidden == "none" else None)
+        assert outcome["decision"]["by"] == (OWN_LOGIN if hidden == "none" else None)
         assert outcome_names(outcome)[0] == "Reject"
     else:
         assert outcome["decision"]["option"] is None
@@ -94,7 +94,7 @@ def test_step_responded_to_ends_when_a_manager_has_overridden_it(emulator, hidde
 @pytest.mark.parametrize("hidden", ["none", "responses"])
 def test_step_responded_to_ends_though_its_responses_are_hidden(emulator, hidden):
     flags(emulator, hidden_events=hidden)
-    respond(emulator, US, "Approve")
+    respond(emulator, OWN_LOGIN, "Approve")
 
     occurrence = poke(step_decided="Budget Check")["occurrence"]
 
@@ -103,7 +103,7 @@ def test_step_responded_to_ends_though_its_responses_are_hidden(emulator, hidden
 
 
 def test_override_decides_against_what_was_responded(emulator):
-    instance_id = begin(emulator)
+    instance_id = start_instance(emulator)
     respond(emulator, REVIEWER, "Approve", instance_id)
 
     emulator.control("POST", f"procore/instances/{instance_id}/override", option="Reject")
@@ -112,7 +112,7 @@ def test_override_decides_against_what_was_responded(emulator):
 
 
 def test_step_cut_off_by_a_termination_was_not_responded_to(emulator):
-    instance_id = begin(emulator)
+    instance_id = start_instance(emulator)
     respond(emulator, REVIEWER, "Approve", instance_id)
     emulator.control("POST", f"procore/instances/{instance_id}/terminate")
 
@@ -126,15 +126,15 @@ def test_step_cut_off_by_a_termination_was_not_responded_to(emulator):
 
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("order", ["oldest_first", "newest_first"])
-@pytest.mark.parametrize("pause", [0, 60])
-def test_wait_reads_a_history_in_either_order(emulator, order, pause):
+@pytest.mark.parametrize("seconds", [0, 60])
+def test_wait_reads_a_history_in_either_order(emulator, order, seconds):
     flags(emulator, history_order=order)
 
     def then(login: str, option: str) -> None:
-        emulator.control("POST", "clock", advance=pause)
+        emulator.control("POST", "clock", advance=seconds)
         respond(emulator, login, option)
 
-    then(US, "Approve")
+    then(OWN_LOGIN, "Approve")
     then(DIRECTOR, "Return")
     found = poke(until=["in_progress"])
     assert (found["step"], found["item_status"], found["ambiguous"]) == ("Budget Check", "Under Review", [])
@@ -142,7 +142,7 @@ def test_wait_reads_a_history_in_either_order(emulator, order, pause):
     again = poke(step_reached="Budget Check", after=f"{INSTANCE}01")
     assert again["occurrence"]["step_occurrence_id"] == f"{INSTANCE}04"
     assert poke(step_decided="Budget Check", after=f"{INSTANCE}01") is None
-    then(US, "Approve")
+    then(OWN_LOGIN, "Approve")
     then(DIRECTOR, "Approve")
     ended = poke()
     assert (ended["item_status"], ended["decision"]["by"]) == ("Approved", DIRECTOR)
@@ -157,7 +157,7 @@ def test_wait_reads_a_history_in_either_order(emulator, order, pause):
 @pytest.mark.parametrize("gap", [0, 600])
 def test_gap_between_two_steps_ends_no_wait(emulator, gap):
     flags(emulator, step_gap=gap)
-    respond(emulator, US, "Approve")
+    respond(emulator, OWN_LOGIN, "Approve")
 
     now = poke(until=["in_progress", "processing"])
     assert now["step"] == (None if gap else "Director Approval")
@@ -175,7 +175,7 @@ def test_gap_between_two_steps_ends_no_wait(emulator, gap):
 
 def test_gap_before_the_users_step_is_not_a_request(emulator):
     flags(emulator, step_gap=600)
-    respond(emulator, US, "Approve")
+    respond(emulator, OWN_LOGIN, "Approve")
     emulator.control("POST", "clock", advance=600)
     respond(emulator, DIRECTOR, "Return")
     sensor = ProcoreResponseRequestedSensor(task_id="wait", tool_type=TOOL)
@@ -191,10 +191,10 @@ def test_state_is_the_same_however_the_history_says_it(emulator, history, case):
     flags(emulator, history=history, status_case=case)
 
     assert poke(until=["in_progress"])["state"] == "in_progress"
-    respond(emulator, US, "Approve")
+    respond(emulator, OWN_LOGIN, "Approve")
     respond(emulator, DIRECTOR, "Reject")
     assert poke()["state"] == "complete"
-    other = begin(emulator)
+    other = start_instance(emulator)
     emulator.control("POST", f"procore/instances/{other}/terminate")
     assert poke(instance_id=other)["state"] == "terminated"
 
@@ -225,7 +225,7 @@ def test_wait_by_item_continues_to_the_end_of_its_instance(emulator, default):
 @pytest.mark.parametrize("default", ["all", "active_only"])
 def test_lists_and_exports_of_all_hold_the_ended_ones(emulator, default, tmp_path):
     flags(emulator, active_default=default)
-    other = begin(emulator, TOOL)
+    other = start_instance(emulator, TOOL)
     emulator.control("POST", f"procore/instances/{INSTANCE}/terminate")
 
     def listed(active: bool | None) -> list[str]:
@@ -241,7 +241,7 @@ def test_lists_and_exports_of_all_hold_the_ended_ones(emulator, default, tmp_pat
 
 
 def test_instance_that_ends_between_two_lists_is_listed_once(emulator):
-    begin(emulator, TOOL)
+    start_instance(emulator, TOOL)
     rows = ProcoreHook().list_instances(TOOL)
     first = next(rows)
     emulator.control("POST", f"procore/instances/{INSTANCE}/terminate")
@@ -262,11 +262,11 @@ def test_rows_that_do_not_match_the_active_filter_are_ignored(emulator, active):
 @pytest.mark.parametrize("finds", ["all_assignees", "pending_only"])
 def test_response_that_was_given_is_not_requested_while_others_are(emulator, finds):
     flags(emulator, assignee_filter=finds)
-    respond(emulator, US, "Reject")
-    instance_id = begin(emulator)
+    respond(emulator, OWN_LOGIN, "Reject")
+    instance_id = start_instance(emulator)
     sensor = ProcoreResponseRequestedSensor(task_id="wait", tool_type=JOINT_TOOL)
     assert len(sensor.poke({}).xcom_value) == 1
-    respond(emulator, US, "Approve", instance_id)
+    respond(emulator, OWN_LOGIN, "Approve", instance_id)
 
     assert sensor.poke({}) is False
 
@@ -288,7 +288,7 @@ def test_after_a_step_occurrence_never_takes_an_earlier_occurrence(emulator, ids
     flags(emulator, history_step_id=ids)
     moment = emulator.control("GET", "clock")["now"]
     emulator.control("POST", "clock", advance=60)
-    respond(emulator, US, "Approve")
+    respond(emulator, OWN_LOGIN, "Approve")
     wait = {"step_decided": "Director Approval"}
     assert poke(**wait, after=f"{INSTANCE}01") is None
     respond(emulator, DIRECTOR, "Approve")
@@ -305,11 +305,11 @@ def test_after_a_step_occurrence_never_takes_an_earlier_occurrence(emulator, ids
 def test_start_that_finds_an_active_instance_adopts_it(emulator, store, status, monkeypatch):
     flags(emulator, active_instance=status)
     started: list[str] = []
-    start_instance = ProcoreHook.start_instance
+    original = ProcoreHook.start_instance
 
     def outrun(hook: ProcoreHook, *args: Any, **kwargs: Any) -> Any:
-        started.append(begin(emulator, TOOL, "5002"))
-        return start_instance(hook, *args, **kwargs)
+        started.append(start_instance(emulator, TOOL, "5002"))
+        return original(hook, *args, **kwargs)
 
     monkeypatch.setattr(ProcoreHook, "start_instance", outrun)
     operator = ProcoreStartInstanceOperator(task_id="start", tool_type=TOOL, item_id="5002")

@@ -99,30 +99,30 @@ def consuming(connect) -> None:
 
 @pytest.fixture
 def run(monkeypatch):
-    """Return a function that runs a sensor to its end, as Airflow would; `between` happens in one pause."""
+    """Return a function that runs a sensor to its end, as Airflow would; `between` runs during one sleep."""
 
     def run_it(context: dict, between=lambda: None, *, at: int = 1, **parameters):
-        pauses = 0
+        sleeps = 0
 
-        def paused(*_) -> None:
-            nonlocal pauses
-            pauses += 1
-            if pauses == at:
+        def sleep(*_) -> None:
+            nonlocal sleeps
+            sleeps += 1
+            if sleeps == at:
                 between()
 
-        monkeypatch.setattr("airflow.sdk.bases.sensor.time", SimpleNamespace(monotonic=time.monotonic, sleep=paused))
+        monkeypatch.setattr("airflow.sdk.bases.sensor.time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
         ti = SimpleNamespace(get_first_reschedule_date=lambda context: None)
         build = lambda: sensor(**parameters)  # noqa: E731
-        execute = lambda: build().execute({"ti": ti, "task_reschedule_count": pauses, **context})  # noqa: E731
+        execute = lambda: build().execute({"ti": ti, "task_reschedule_count": sleeps, **context})  # noqa: E731
         step = execute
         while True:
             try:
                 return step()
             except AirflowRescheduleException:
-                paused()
+                sleep()
                 step = execute
             except TaskDeferred as deferred:
-                paused()
+                sleep()
                 step = lambda deferred=deferred: resume(build, deferred, context)  # noqa: E731
 
     return run_it
@@ -139,7 +139,7 @@ def person_starts(emulator, diagram: str = "Event planning") -> dict[str, str]:
     return emulator.control("POST", "workflowsoft/processes", diagram=diagram)
 
 
-def somebody_completes(instance_id: str) -> None:
+def user_completes(instance_id: str) -> None:
     hook = WorkflowsoftHook()
     venue = next(field for field in hook.get_fields(instance_id) if field.label == "Venue")
     hook.update_fields(instance_id, {venue.key: "Main hall"})
@@ -233,7 +233,7 @@ def test_each_instance_reaches_the_dag_once_over_all_tries(connect, emulator, st
 
     first = run({"task_state_store": store}, someone_starts, **way)
     retry = run({"task_state_store": store}, **way)
-    somebody_completes(first[0]["integration_instance_id"])
+    user_completes(first[0]["integration_instance_id"])
     second = run({"task_state_store": type(store)()}, someone_starts, **way)
 
     assert first == retry == [result_of(started[0])]
@@ -286,11 +286,11 @@ def test_trigger_started_after_a_connection_change_polls_nothing(
     polled_in = []
     poll = WorkflowsoftHook.poll_new_integrations
 
-    def watched(hook, *args, **kwargs):
+    def recorded(hook, *args, **kwargs):
         polled_in.append(threading.current_thread() is threading.main_thread())
         return poll(hook, *args, **kwargs)
 
-    monkeypatch.setattr(WorkflowsoftHook, "poll_new_integrations", watched)
+    monkeypatch.setattr(WorkflowsoftHook, "poll_new_integrations", recorded)
     started: list[dict] = []
 
     def meanwhile() -> None:
@@ -378,7 +378,7 @@ def test_unknown_event_of_a_trigger_is_rejected(consuming):
         sensor().execute_complete({}, event=None)
 
 
-def test_step_given_by_id_is_not_looked_up(connect, emulator, mode):
+def test_step_named_by_id_is_not_looked_up(connect, emulator, mode):
     connect(mode)
     started = person_starts(emulator)
 
@@ -528,18 +528,18 @@ def test_next_task_receives_what_a_drain_leaves(consuming, emulator, store):
 
 def test_each_receipt_of_a_drain_is_stored_before_the_next_poll(consuming, emulator, store, monkeypatch):
     started = [person_starts(emulator) for _ in range(2)]
-    kept: list[list] = []
+    stored: list[list] = []
     poll = WorkflowsoftHook.poll_new_integrations
 
-    def watched(hook, *args, **kwargs):
-        kept.append(store["new_integrations"]["received"])
+    def recorded(hook, *args, **kwargs):
+        stored.append(store["new_integrations"]["received"])
         return poll(hook, *args, **kwargs)
 
-    monkeypatch.setattr(WorkflowsoftHook, "poll_new_integrations", watched)
+    monkeypatch.setattr(WorkflowsoftHook, "poll_new_integrations", recorded)
     sensor(max_instances=5).execute({"task_state_store": store})
 
     ids = [[row["integration_instance_id"], row["process_instance_id"]] for row in started]
-    assert kept == [[], ids[:1], ids]
+    assert stored == [[], ids[:1], ids]
 
 
 @pytest.mark.sample(3)
@@ -625,7 +625,7 @@ def test_tasks_are_mapped_over_the_instances(consuming, emulator, monkeypatch, t
 
     assert str(run.state) == "success"
     mapped = run.get_task_instance("process", map_index=1)
-    processes = [mapped.xcom_pull("process", map_indexes=one) for one in (0, 1)]
+    processes = [mapped.xcom_pull("process", map_indexes=index) for index in (0, 1)]
     assert list(processes) == ["process " + row["process_instance_id"] for row in started]
     read = [path.split("/")[-2] for path in served_paths(emulator) if path.endswith("/variables")]
     assert sorted(read) == sorted(row["integration_instance_id"] for row in started)
@@ -639,11 +639,11 @@ def test_intent_precedes_each_poll_and_a_receipt_follows(consuming, emulator, st
     seen = {}
     poll = WorkflowsoftHook.poll_new_integrations
 
-    def watched(hook, *args, **kwargs):
+    def recorded(hook, *args, **kwargs):
         seen.update(store["new_integrations"])
         return poll(hook, *args, **kwargs)
 
-    monkeypatch.setattr(WorkflowsoftHook, "poll_new_integrations", watched)
+    monkeypatch.setattr(WorkflowsoftHook, "poll_new_integrations", recorded)
     sensor().execute({"task_state_store": store})
 
     assert datetime.fromisoformat(seen["polling_since"]).utcoffset() == timedelta(0)
@@ -780,13 +780,15 @@ def test_three_consecutive_server_errors_name_a_wrong_step(connect, emulator, st
     with pytest.raises(AirflowSensorTimeout) as timeout:
         run({"task_state_store": store}, step_id=999, timeout=1.5, **way)
 
-    if way:  # a sensor that pokes without a pause may be ended by Airflow's own check a moment sooner
+    if way:  # a sensor that pokes without sleeping may be ended by Airflow's own check a moment sooner
         assert re.search("consecutive polls.*999", str(timeout.value))
-    said = ["consecutive polls" in line for line in capsys.readouterr().out.splitlines() if "Polling failed" in line]
+    consecutive = [
+        "consecutive polls" in line for line in capsys.readouterr().out.splitlines() if "Polling failed" in line
+    ]
     if way.get("deferrable") and mode == "listed_until_completed":
-        assert said == [False]  # the others are the triggerer's
+        assert consecutive == [False]  # the others are the triggerer's
     else:
-        assert said[:3] == [False, False, True]
+        assert consecutive[:3] == [False, False, True]
 
 
 @pytest.mark.parametrize("response", ["404", "nothing"])
@@ -843,9 +845,9 @@ def test_retry_reports_a_poll_in_which_the_worker_died(
     assert result == [result_of(started[after], possibly_lost=[lost])]
     assert lost["since"] == since <= lost["until"]
     assert counted == ["101"]
-    said = capsys.readouterr().out
-    assert said.count("Suspected loss") == 1
-    assert "Compare with the processes" in said
+    output = capsys.readouterr().out
+    assert output.count("Suspected loss") == 1
+    assert "Compare with the processes" in output
     # A further try says no more about it.
     assert run({"task_state_store": store}, **way) == result
     assert counted == ["101"]
@@ -853,7 +855,7 @@ def test_retry_reports_a_poll_in_which_the_worker_died(
 
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("after", [False, True])
-def test_death_in_a_drain_delivers_the_received_and_reports_the_rest(
+def test_death_in_a_drain_delivers_received_and_reports_the_rest(
     consuming, emulator, store, run, way, monkeypatch, counted, after
 ):
     started = [person_starts(emulator) for _ in range(3)]
@@ -890,10 +892,10 @@ def test_lost_response_is_reported_and_the_wait_continues(
 
     result = run({"task_state_store": store}, **way)
 
-    lost_one = delivered(emulator) == 2
-    assert lost_one is kills_after
+    lost_instance = delivered(emulator) == 2
+    assert lost_instance is kills_after
     (lost,) = result[0]["possibly_lost"]
-    assert result == [result_of(started[lost_one], possibly_lost=[lost])]
+    assert result == [result_of(started[lost_instance], possibly_lost=[lost])]
     assert lost["since"] <= lost["until"]
     assert counted == ["101"]
     assert "Compare with the processes" in capsys.readouterr().out
@@ -953,9 +955,9 @@ def test_readable_part_of_a_malformed_response_is_delivered(consuming, emulator,
     assert result == [result_of(ids, possibly_lost=[lost]), result_of(ids) | further]
     assert store["new_integrations"]["received"] == [["5", "2"], ["6", None]]
     assert counted == ["101"]
-    said = capsys.readouterr().out
-    assert "integration instance 5 (process 2), 6 (process None)" in said
-    assert "is an object with Foo (int)" in said
+    output = capsys.readouterr().out
+    assert "integration instance 5 (process 2), 6 (process None)" in output
+    assert "is an object with Foo (int)" in output
     assert run({"task_state_store": store}, **way) == result
 
 
@@ -1196,7 +1198,7 @@ def far_away(set_connection, requests_mock, mode):
     return requests_mock
 
 
-def pause_of(waiting, store, monkeypatch) -> tuple[float, float]:
+def delay_of(waiting, store, monkeypatch) -> tuple[float, float]:
     """Return the seconds until a sensor polls again: at least (from after the call) and at most (from before it)."""
 
     def from_now(at: datetime) -> tuple[float, float]:
@@ -1219,8 +1221,8 @@ def pause_of(waiting, store, monkeypatch) -> tuple[float, float]:
         return from_now(rescheduled.reschedule_date)
     except TaskDeferred as deferred:
         if isinstance(deferred.trigger, WorkflowsoftIntegrationWaitTrigger):
-            pause = deferred.trigger.scope().first_delay(deferred.trigger.poll_interval)
-            return pause, pause
+            delay = deferred.trigger.scope().first_delay(deferred.trigger.poll_interval)
+            return delay, delay
         return from_now(datetime.fromisoformat(deferred.trigger.until))
     raise AssertionError("it does not wait")
 
@@ -1239,7 +1241,7 @@ def test_poll_is_never_sooner_than_the_interval_or_the_minimum(
 ):
     waiting = sensor(step_id=101, timeout=3600, **requested, **way)
 
-    at_least, at_most = pause_of(waiting, store, monkeypatch)
+    at_least, at_most = delay_of(waiting, store, monkeypatch)
 
     assert least - 0.5 < at_most
     assert at_least <= most
@@ -1253,9 +1255,9 @@ def test_interval_below_the_minimum_is_rejected_before_sending(far_away, store, 
 
 
 def test_the_emulator_may_be_polled_at_any_interval(consuming, store, monkeypatch, way):
-    assert pause_of(sensor(poke_interval=0.5, **way), store, monkeypatch)[0] <= 0.6
+    assert delay_of(sensor(poke_interval=0.5, **way), store, monkeypatch)[0] <= 0.6
 
 
 def test_reused_sensor_does_not_increase_its_interval(consuming, store, monkeypatch):
     waiting = sensor(deferrable=True, poke_interval=60, timeout=3600)
-    assert max(pause_of(waiting, type(store)(), monkeypatch)[0] for _ in range(10)) <= 72
+    assert max(delay_of(waiting, type(store)(), monkeypatch)[0] for _ in range(10)) <= 72
