@@ -22,7 +22,7 @@ pytestmark = pytest.mark.compat
 KNOWS_ALL = pytest.mark.skipif(AIRFLOW < (3, 3), reason="before Airflow 3.3 its schema has not all that we declare")
 KNOWS_FIELDS = pytest.mark.skipif(AIRFLOW < (3, 2), reason="before Airflow 3.2 its schema has no fields of connections")
 SCHEMAS = Path(airflow.__file__).parent
-# provider.yaml keeps these beside what get_provider_info() returns, for the providers of Airflow's own repository.
+# provider.yaml has these beside what get_provider_info() returns, for the providers of Airflow's own repository.
 OF_AIRFLOWS_REPOSITORY = {"state": "ready", "source-date-epoch": 1}
 
 
@@ -118,8 +118,8 @@ def test_every_module_with_something_to_use_in_a_dag_is_named(room, kind):
     assert named == usable
 
 
-def test_no_field_is_masked_that_holds_no_secret():
-    """Airflow hides the values of fields with such words in their name, in its forms and everywhere in the logs."""
+def test_no_field_is_masked_that_contains_no_secret():
+    """Airflow hides the values of fields with such parts in their name, in its forms and everywhere in the logs."""
     try:
         from airflow.sdk.log import redact
     except ImportError:  # Airflow 3.0
@@ -128,7 +128,7 @@ def test_no_field_is_masked_that_holds_no_secret():
     fields = [name for form in get_provider_info()["connection-types"] for name in form["conn-fields"]]
 
     masked = {name for name in fields if redact({name: "value"})[name] == "***"}
-    # A proxy's address may hold its password; Airflow 3.0 does not think of it.
+    # A proxy's address may contain its password; Airflow 3.0 does not mask it.
     assert masked == {"access_token", "proxies"} - ({"proxies"} if AIRFLOW < (3, 1) else set())
 
 
@@ -149,16 +149,16 @@ def test_airflows_own_commands_show_the_provider_without_a_warning(command, show
 
     assert done.returncode == 0
     assert shown in done.stdout.replace("\n", "")
-    ours = [line for line in done.stderr.splitlines() if "warn" in line.lower() and "workflows" in line.lower()]
-    assert ours == []
+    warnings = [line for line in done.stderr.splitlines() if "warn" in line.lower() and "workflows" in line.lower()]
+    assert warnings == []
 
 
 class Widget:
     """Replaces a field or a validator of wtforms, which only Airflow 3.0 and 3.1 require."""
 
-    def __init__(self, label: object = None, **given: object):
+    def __init__(self, label: object = None, **arguments: object):
         self.label = label
-        self.given = given
+        self.arguments = arguments
 
 
 def test_older_airflows_get_the_same_form_from_the_hook(monkeypatch):
@@ -176,7 +176,7 @@ def test_older_airflows_get_the_same_form_from_the_hook(monkeypatch):
     for hook in (ProcoreHook, WorkflowsoftHook):
         assert {"get_connection_form_widgets", "get_ui_field_behaviour"} <= set(
             vars(hook)
-        )  # not in a base: Airflow looks there
+        )  # not in a base: Airflow reads it there
         form = forms[hook.conn_type]
         widgets = hook.get_connection_form_widgets()
         assert {name: widget.label for name, widget in widgets.items()} == {
@@ -189,4 +189,4 @@ def test_older_airflows_get_the_same_form_from_the_hook(monkeypatch):
     assert type(widgets["access_token"]).__name__ == "PasswordField"
     assert type(widgets["allow_http"]).__name__ == "BooleanField"
     assert type(widgets["timeout"]).__name__ == "IntegerField"
-    assert widgets["environment"].given["validators"][0].label[0] == "production"
+    assert widgets["environment"].arguments["validators"][0].label[0] == "production"

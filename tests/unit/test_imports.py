@@ -36,10 +36,10 @@ TOGETHER = " ".join(
 )
 PARSED.append(TOGETHER)
 HEAVY = {"requests", "pyarrow", "fastapi", "duckdb", "matplotlib", "holidays", "jinja2"}
-MOST_SECONDS = 0.015  # of processor time, on a machine as quick as REFERENCE
+MAX_SECONDS = 0.015  # of processor time, on a machine as quick as REFERENCE
 REFERENCE = 0.0085  # seconds that such a machine takes to import the modules below
-MOST_MEGABYTES = 4.0
-# Imports the Airflow modules that ours need, then measures in a fork for each of ours what it adds.
+MAX_MEGABYTES = 4.0
+# Imports the Airflow modules that this package needs, then measures in a fork what each module of it adds.
 MEASURE = """
 import importlib, json, os, sys, time
 modules, airflow_modules, most_seconds, reference, most_megabytes = json.load(sys.stdin)
@@ -78,14 +78,14 @@ for module in modules:
 
 
 def source_of(module: str) -> Path | None:
-    """Return the file of a module of ours, or None."""
+    """Return the file of a module of this package, or None."""
     path = PACKAGE.parent / module.replace(".", "/")
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()), None)
 
 
 @functools.cache
 def imported(module: str) -> list[str]:
-    """Return what a module of ours imports when it is imported itself, not inside functions or for types only."""
+    """Return what a module imports when it is imported itself, not inside functions or for types only."""
     file = source_of(module)
     names: list[str] = []
     for node in ast.parse(file.read_text()).body if file else []:
@@ -100,7 +100,7 @@ def imported(module: str) -> list[str]:
 
 
 def all_imported(module: str) -> set[str]:
-    """Return everything a module of ours imports, through other modules of ours too."""
+    """Return everything a module imports, also through other modules of this package."""
     found: set[str] = set()
     todo = [module]
     while todo:
@@ -119,7 +119,7 @@ def measured(modules: list[str]) -> dict[str, list[tuple[float, float, set[str],
     )
     done = subprocess.run(
         [sys.executable, "-c", MEASURE],
-        input=json.dumps([modules, airflow_modules, MOST_SECONDS, REFERENCE, MOST_MEGABYTES]),
+        input=json.dumps([modules, airflow_modules, MAX_SECONDS, REFERENCE, MAX_MEGABYTES]),
         # Without compiled bytecode the measure would be of the compiler.
         env={name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
         capture_output=True,
@@ -134,18 +134,18 @@ def measured(modules: list[str]) -> dict[str, list[tuple[float, float, set[str],
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc, which this system lacks")
-@pytest.mark.skipif(AIRFLOW < (3, 3), reason="older Airflows load more of themselves with ours")
+@pytest.mark.skipif(AIRFLOW < (3, 3), reason="older Airflow releases load more of their modules")
 def test_import_loads_nothing_heavy_and_little_memory():
     every = " ".join(PARSED)
     found = measured([TOGETHER, every])
 
     assert {package for _, _, added, _ in found[every] for package in added} & HEAVY == set()
-    assert min(megabytes for _, megabytes, _, _ in found[TOGETHER]) <= MOST_MEGABYTES
+    assert min(megabytes for _, megabytes, _, _ in found[TOGETHER]) <= MAX_MEGABYTES
 
 
 @pytest.mark.slow  # beside other tests the processor's caches are too busy for milliseconds
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc, which this system lacks")
-@pytest.mark.skipif(AIRFLOW < (3, 3), reason="older Airflows load more of themselves with ours")
+@pytest.mark.skipif(AIRFLOW < (3, 3), reason="older Airflow releases load more of their modules")
 def test_import_costs_a_dag_file_next_to_nothing():
     every = measured(PARSED)
     # Each measure beside the machine's speed at the same moment, because the speed changes.
@@ -155,8 +155,8 @@ def test_import_costs_a_dag_file_next_to_nothing():
     }
     megabytes = {module: min(megabytes for _, megabytes, _, _ in found) for module, found in every.items()}
 
-    assert {module: cost for module, cost in costs.items() if cost > MOST_SECONDS} == {}
-    assert {module: most for module, most in megabytes.items() if most > MOST_MEGABYTES} == {}
+    assert {module: cost for module, cost in costs.items() if cost > MAX_SECONDS} == {}
+    assert {module: most for module, most in megabytes.items() if most > MAX_MEGABYTES} == {}
 
 
 # What a room may import beside itself and the exceptions.
@@ -192,11 +192,11 @@ ALLOWED = {
     "notifications": {"airflow", "hooks", "polling", "rules", "version_compat"},
     "emulator": {"fastapi"},
 }
-WATCHED = {"airflow", "requests", "fastapi", "pyarrow"}
+OBSERVED = {"airflow", "requests", "fastapi", "pyarrow"}
 
 
 def rooms_imported(file: Path) -> set[str]:
-    """Return the rooms and watched packages that a module imports anywhere, in functions and for types too."""
+    """Return the rooms and observed packages that a module imports anywhere, in functions and for types too."""
     names: list[str] = []
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -206,7 +206,7 @@ def rooms_imported(file: Path) -> set[str]:
             base = resolve_name("." * node.level + (node.module or ""), package)
             names += [f"{base}.{alias.name}" for alias in node.names]
     parts = [name.split(".") for name in names]
-    return {name[1] for name in parts if name[0] == NAME} | {name[0] for name in parts} & WATCHED
+    return {name[1] for name in parts if name[0] == NAME} | {name[0] for name in parts} & OBSERVED
 
 
 @pytest.mark.parametrize("room", sorted(folder.parent.name for folder in PACKAGE.glob("*/__init__.py")))
@@ -218,7 +218,7 @@ def test_imports_point_one_way(room):
 
 
 def files_imported(file: Path) -> set[Path]:
-    """Return our files that a file of ours imports when it runs: in functions too, but not for types only."""
+    """Return the package's files that one of them imports when it runs: in functions too, but not for types only."""
     tree = ast.parse(file.read_text())
     for_types = {
         node
@@ -257,7 +257,7 @@ def cycle_in(graph: dict[Path, set[Path]]) -> list[str]:
 
 def test_no_file_imports_itself_through_others():
     graph = {file: files_imported(file) - {file} for file in PACKAGE.rglob("*.py")}
-    one, other = PACKAGE / "cli.py", PACKAGE / "retries.py"
+    first, other = PACKAGE / "cli.py", PACKAGE / "retries.py"
 
     assert cycle_in(graph) == []
-    assert cycle_in({one: {other}, other: {one}}) == ["cli.py", "retries.py", "cli.py"]
+    assert cycle_in({first: {other}, other: {first}}) == ["cli.py", "retries.py", "cli.py"]

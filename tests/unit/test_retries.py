@@ -74,8 +74,8 @@ def test_other_errors_are_left_to_the_task(error):
 def test_rejection_in_a_triggerer_is_reported_by_its_error_class():
     assert evaluate(WorkflowsError("PermissionDenied: GET /x returned 403")).action.value == "fail"
     assert evaluate(WorkflowsError("ServerError: GET /x returned 500")).action.value == "default"
-    for words in ("", "The trigger ended", "annotations: x", "NOTHING_DONE: x", "Any: x"):
-        assert evaluate(WorkflowsError(words)).action.value == "default"
+    for message in ("", "The trigger ended", "annotations: x", "NOTHING_DONE: x", "Any: x"):
+        assert evaluate(WorkflowsError(message)).action.value == "default"
 
 
 @HAS_POLICIES

@@ -135,7 +135,7 @@ def test_a_statistic_never_fails_a_task(monkeypatch):
 
 
 def test_cleared_task_finds_its_store_empty_and_a_retry_does_not(store):
-    """Airflow keeps the rows when a task is cleared; a retry differs in the number of tries in all."""
+    """The rows remain when a task is cleared; a retry differs in the number of tries in all."""
 
     def seen(max_tries):
         return version_compat.task_state_store({"task_state_store": store, "ti": SimpleNamespace(max_tries=max_tries)})
@@ -202,24 +202,24 @@ def test_possible_clear_is_logged_and_the_store_stays(store, caplog):
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-KEEPS = """
+STORES = """
 from airflow.sdk import dag, task
 from airflow_provider_workflows.version_compat import task_state_store
 
 
 @dag(schedule=None)
-def keeps():
+def stores():
     @task(retries={retries})
-    def keep(**context):
+    def store_once(**context):
         store = task_state_store(context)
         found = store.get("created", "nothing")
         store.set("created", "something")
         return found
 
-    keep()
+    store_once()
 
 
-keeps()
+stores()
 """
 
 
@@ -231,13 +231,13 @@ def test_airflow_shows_a_clear_though_the_retries_were_lowered(monkeypatch, tmp_
     from airflow.sdk.definitions.dag import _run_task
     from airflow.utils.session import create_session
 
-    # Else Airflow keeps to the stored form of a DAG for half a minute.
+    # Else Airflow uses the stored version of a DAG for half a minute.
     monkeypatch.setenv("AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL", "0")
-    run = run_source("keeps", KEEPS.format(retries=1), monkeypatch, tmp_path)
-    assert result(run, "keep") == "nothing"
+    run = run_source("stores", STORES.format(retries=1), monkeypatch, tmp_path)
+    assert result(run, "store_once") == "nothing"
 
     # Of another length, or the bytecode of the first form would be taken where both are of one second.
-    (tmp_path / "keeps.py").write_text(f"{KEEPS.format(retries=0)}\n# changed\n")
+    (tmp_path / "stores.py").write_text(f"{STORES.format(retries=0)}\n# changed\n")
     bag = BundleDagBag(dag_folder=tmp_path, bundle_path=tmp_path, bundle_name="flow")
     sync_bag_to_db(bag, "flow", None)
     with create_session() as session:
@@ -246,9 +246,9 @@ def test_airflow_shows_a_clear_though_the_retries_were_lowered(monkeypatch, tmp_
         ti.try_number += 1
         session.commit()
         assert ti.max_tries == 1  # as before
-        _run_task(ti=ti, task=bag.dags["keeps"].get_task("keep"))
+        _run_task(ti=ti, task=bag.dags["stores"].get_task("store_once"))
 
-    assert result(run, "keep") == "nothing"
+    assert result(run, "store_once") == "nothing"
 
 
 @pytest.mark.skipif(AIRFLOW < (3, 3), reason="a trigger of an older Airflow stores no XCom")
