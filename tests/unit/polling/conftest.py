@@ -105,7 +105,7 @@ class MadeUpScope(PollScope):
             await self.product.next.pop(0)(reader, subscribers)
             return
         await reader.call(request)
-        reader.deliver_all((one, None) for one in subscribers)
+        reader.deliver_all((subscriber, None) for subscriber in subscribers)
 
 
 class MadeUpWait(base.WaitTrigger):
@@ -161,9 +161,11 @@ def product(clock: VirtualTime, monkeypatch: pytest.MonkeyPatch) -> Product:
 
 @pytest.fixture(autouse=True)
 def nothing_polls_on() -> Iterator[None]:
-    """Whoever waited is served or gone when a test is over, and so is the poll."""
+    """Each subscriber is served or gone when a test is over, and so is the poll."""
     yield
-    left = [one for state in poll._loops.values() for one in (state.polls, state.connections, state.channels) if one]
+    left = [
+        entry for state in poll._loops.values() for entry in (state.polls, state.connections, state.channels) if entry
+    ]
     poll._loops.clear()
     assert left == []
 
@@ -247,7 +249,7 @@ class Waiting:
         self.tasks = []
         self.polled_until = 0.0
 
-    def begin(self, *triggers):
+    def start(self, *triggers):
         self.tasks += [wait_for(trigger) for trigger in triggers]
 
     async def poll(self) -> dict[str, int]:
@@ -256,8 +258,8 @@ class Waiting:
         await asyncio.sleep(self.polled_until + INTERVAL / 2 - self.clock.elapsed)
         return self.counts()
 
-    async def settle(self) -> None:
-        """Let polls pass until each wait was polled once, as Legacy and a list without a mark need it."""
+    async def poll_until_shared(self) -> None:
+        """Poll until no wait needs a poll of its own, as in Legacy and in a list without a mark the first polls do."""
         for _ in range(15):
             if sum(count for path, count in (await self.poll()).items() if path in (SHOW, HISTORY)) <= 5:
                 return

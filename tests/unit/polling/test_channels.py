@@ -62,7 +62,7 @@ def hangs(gate):
 def brings_done():
     async def read(reader, subscribers):
         await reader.call(request)
-        reader.deliver_all((one, DONE) for one in subscribers)
+        reader.deliver_all((subscriber, DONE) for subscriber in subscribers)
 
     return read
 
@@ -98,9 +98,9 @@ def test_slow_scope_delays_no_other_scope(tenants, open_gate):
     product = tenants("one")
 
     async def many_calls(reader, subscribers):
-        for one in subscribers:
+        for subscriber in subscribers:
             await reader.call(request)
-            reader.deliver(one, DONE)
+            reader.deliver(subscriber, DONE)
 
     async def scenario():
         product.next = [hangs(open_gate)]
@@ -135,7 +135,7 @@ def test_requests_of_two_calls_at_once_are_counted_once(tenants, monkeypatch):
 
     async def read(reader, subscribers):
         await reader.call(send)
-        reader.deliver_all((one, DONE) for one in subscribers)
+        reader.deliver_all((subscriber, DONE) for subscriber in subscribers)
 
     async def scenario():
         product.next = [read, read]
@@ -187,7 +187,7 @@ def test_many_scopes_of_one_connection_share_four_sockets(emulator, waiting, mon
     started = start(emulator, 100)
 
     async def scenario(waits):
-        waits.begin(*(v2_wait(*ids, tool_subtype=str(number)) for number, ids in enumerate(started)))
+        waits.start(*(v2_wait(*ids, tool_subtype=str(number)) for number, ids in enumerate(started)))
         return [await waits.poll() for _ in range(3)]
 
     polls = waiting(scenario)
@@ -217,7 +217,7 @@ def test_equal_waits_share_one_list_and_read_what_has_changed(emulator, waiting)
         )
 
     async def scenario(waits):
-        waits.begin(*(requested(user="dana@example.com", tool_types=["generic_tool_item"]) for _ in range(30)))
+        waits.start(*(requested(user="dana@example.com", tool_types=["generic_tool_item"]) for _ in range(30)))
         return [await waits.poll() for _ in range(3)], waits.statuses()
 
     polls, statuses = waiting(scenario)
@@ -233,7 +233,7 @@ def test_event_of_many_requests_is_bounded(emulator, waiting, monkeypatch, insta
     start(emulator, instances)
 
     async def scenario(waits):
-        waits.begin(requested(), requested())
+        waits.start(requested(), requested())
         counts = await waits.poll()
         return counts, waits.results()
 
@@ -278,8 +278,10 @@ def test_outages_leave_nothing_behind_of_waits_that_left(clock, product):
             await asyncio.sleep(INTERVAL)
             await cancel(*leavers)
         (state,) = poll._loops.values()
-        (one,) = state.polls.values()
-        sizes = [len(value) for value in vars(one).values() if hasattr(value, "__len__") and not isinstance(value, str)]
+        (polled,) = state.polls.values()
+        sizes = [
+            len(value) for value in vars(polled).values() if hasattr(value, "__len__") and not isinstance(value, str)
+        ]
         await cancel(stayer)
         return sizes
 
@@ -296,7 +298,7 @@ def test_a_reached_step_is_noticed_in_two_polls_after_a_restart(emulator, waitin
     emulator.control("POST", f"procore/instances/{reached}/respond", login="integration@example.com", option="Approve")
 
     async def scenario(running):
-        running.begin(*(v2_wait(*ids, until=["complete"], step_reached=["Director Approval"]) for ids in started))
+        running.start(*(v2_wait(*ids, until=["complete"], step_reached=["Director Approval"]) for ids in started))
         for _ in range(2):
             await running.poll()
         return running.statuses()

@@ -38,7 +38,7 @@ def test_120_waits_of_a_tool_take_three_calls_a_poll_while_some_end(emulator, wa
     started = start(emulator, 120)
 
     async def scenario(waits):
-        waits.begin(*(v2_wait(*ids) for ids in started))
+        waits.start(*(v2_wait(*ids) for ids in started))
         polls = [await waits.poll()]
         end(emulator, *(instance_id for instance_id, _ in started[:30]))
         polls += [await waits.poll(), await waits.poll()]
@@ -50,7 +50,7 @@ def test_120_waits_of_a_tool_take_three_calls_a_poll_while_some_end(emulator, wa
 
 def test_many_waits_for_one_item_request_it_once(emulator, waiting):
     async def scenario(waits):
-        waits.begin(*(v2_wait("700001", "5001") for _ in range(300)))
+        waits.start(*(v2_wait("700001", "5001") for _ in range(300)))
         return await waits.poll()
 
     assert waiting(scenario) == {BULK: 1}
@@ -63,7 +63,7 @@ def test_hidden_items_split_their_batch_once_not_at_each_poll(emulator, waiting)
         emulator.control("POST", f"procore/instances/{instance_id}/hide", hidden=True)
 
     async def scenario(waits):
-        waits.begin(*(v2_wait(*ids) for ids in started))
+        waits.start(*(v2_wait(*ids) for ids in started))
         first, second = await waits.poll(), await waits.poll()
         for _ in range(9):
             await waits.poll()
@@ -85,7 +85,7 @@ def test_hidden_item_ends_its_wait_and_no_other(emulator, waiting):
 
     async def scenario(waits):
         end(emulator, *(instance_id for instance_id, _ in started[1:]))
-        waits.begin(*(v2_wait(*ids) for ids in started))
+        waits.start(*(v2_wait(*ids) for ids in started))
         await waits.poll()
         first = waits.statuses()
         for _ in range(10):
@@ -102,7 +102,7 @@ def test_item_with_a_hidden_instance_is_polled_without_splitting(emulator, waiti
     emulator.control("POST", "procore/instances/700001/hide", hidden=True)
 
     async def scenario(waits):
-        waits.begin(*(v2_wait(*ids) for ids in [*started, (new, "5001")]))
+        waits.start(*(v2_wait(*ids) for ids in [*started, (new, "5001")]))
         polls = [await waits.poll() for _ in range(3)]
         assert set(waits.statuses()) == {None}
         end(emulator, new)
@@ -121,7 +121,7 @@ def test_how_many_items_a_call_takes_is_learned_once(emulator, waiting):
     started = start(emulator, 100)
 
     async def scenario(waits):
-        waits.begin(*(v2_wait(*ids) for ids in started))
+        waits.start(*(v2_wait(*ids) for ids in started))
         return [await waits.poll() for _ in range(3)], waits.statuses()
 
     (first, *later), statuses = waiting(scenario)
@@ -138,7 +138,7 @@ def test_both_responses_to_too_many_items_are_understood(emulator, waiting, too_
     started = start(emulator, 50)
 
     async def scenario(waits):
-        waits.begin(*(v2_wait(*ids) for ids in started))
+        waits.start(*(v2_wait(*ids) for ids in started))
         return [await waits.poll() for _ in range(2)]
 
     assert waiting(scenario) == [{BULK: 3}, {BULK: 2}]
@@ -150,8 +150,8 @@ def test_item_that_fails_bulk_requests_delays_no_other(emulator, waiting, status
     bad = started[13][1]
 
     async def scenario(waits):
-        # The emulator's faults do not look into bodies, so the hook does it.
-        waits.begin(*(v2_wait(*ids) for ids in started))
+        # The emulator's faults do not read bodies, so the hook does it.
+        waits.start(*(v2_wait(*ids) for ids in started))
         await waits.poll()
         end(emulator, *(instance_id for instance_id, item_id in started if item_id != bad))
         polls = 0
@@ -203,8 +203,8 @@ def test_active_instances_are_listed_without_a_bulk_history(emulator, waiting, t
     started = start(emulator, 130)
 
     async def scenario(waits):
-        waits.begin(*(v2_wait(*ids) for ids in started))
-        await waits.settle()
+        waits.start(*(v2_wait(*ids) for ids in started))
+        await waits.poll_until_shared()
         calm = [await waits.poll(), await waits.poll()]
         emulator.control("POST", "clock", advance=60)
         end(emulator, *(instance_id for instance_id, _ in started[:7]))
@@ -226,7 +226,7 @@ def test_change_without_updated_at_is_noticed_by_the_extra_polls(emulator, waiti
 
     async def scenario(waits):
         reached = {"step_reached": ["Director Approval"], "until": []}
-        waits.begin(*(v2_wait(*ids, **reached) for ids in started))
+        waits.start(*(v2_wait(*ids, **reached) for ids in started))
         await waits.poll()
         response = {"login": "integration@example.com", "option": "Approve"}
         emulator.control("POST", "procore/instances/respond-many", ids=[started[3][0], started[9][0]], **response)
@@ -247,7 +247,7 @@ def test_bulk_history_without_instance_ids_serves_each_wait(emulator, waiting, b
     new = emulator.control("POST", "procore/instances", tool_type="purchase_order_contract", item_id=restarted)["id"]
 
     async def scenario(waits):
-        waits.begin(v2_wait(None if by_item else new, restarted, until=["complete"]))
+        waits.start(v2_wait(None if by_item else new, restarted, until=["complete"]))
         before = [await waits.poll() for _ in range(3)]
         assert waits.statuses() == [None]
         end(emulator, new)
@@ -265,7 +265,7 @@ def test_items_with_one_instance_each_need_no_instance_ids(emulator, waiting):
     started = start(emulator, 20)
 
     async def scenario(waits):
-        waits.begin(*(v2_wait(*ids) for ids in started))
+        waits.start(*(v2_wait(*ids) for ids in started))
         return [await waits.poll() for _ in range(2)]
 
     assert waiting(scenario) == [{BULK: 1}] * 2
@@ -276,8 +276,8 @@ def test_429_on_a_later_page_makes_no_wait_poll_individually(emulator, waiting):
     started = start(emulator, 130)
 
     async def scenario(waits):
-        waits.begin(*(v2_wait(*ids) for ids in started))
-        await waits.settle()
+        waits.start(*(v2_wait(*ids) for ids in started))
+        await waits.poll_until_shared()
         rejection = {"status": 429, "headers": {"Retry-After": "20"}}
         emulator.control("POST", "faults", method="GET", path="/workflows/instances$", skip=1, **rejection)
         rejected = await waits.poll()
@@ -296,7 +296,7 @@ def test_waits_for_both_instances_of_an_item_end_each_with_its_own(emulator, wai
     new = emulator.control("POST", "procore/instances", tool_type="purchase_order_contract", item_id="5001")["id"]
 
     async def scenario(waits):
-        waits.begin(v2_wait("700001", "5001"), v2_wait(new, "5001"), v2_wait(None, "5001"))
+        waits.start(v2_wait("700001", "5001"), v2_wait(new, "5001"), v2_wait(None, "5001"))
         await waits.poll()
         first = waits.statuses()
         end(emulator, new)
@@ -306,7 +306,7 @@ def test_waits_for_both_instances_of_an_item_end_each_with_its_own(emulator, wai
     first, results = waiting(scenario)
 
     assert first == ["done", None, None]
-    assert [(one["instance_id"], one["state"]) for one in results] == [
+    assert [(instance["instance_id"], instance["state"]) for instance in results] == [
         ("700001", "terminated"),
         (new, "complete"),
         (new, "complete"),
@@ -315,7 +315,7 @@ def test_waits_for_both_instances_of_an_item_end_each_with_its_own(emulator, wai
 
 def test_wait_without_an_item_joins_the_shared_poll_later(emulator, waiting):
     async def scenario(waits):
-        waits.begin(v2_wait("700001", None, tool_type=None), *(v2_wait(*ids) for ids in start(emulator, 10)))
+        waits.start(v2_wait("700001", None, tool_type=None), *(v2_wait(*ids) for ids in start(emulator, 10)))
         polls = [await waits.poll() for _ in range(4)]
         end(emulator, "700001")
         await waits.poll()
@@ -328,7 +328,7 @@ def test_wait_without_an_item_joins_the_shared_poll_later(emulator, waiting):
     assert (result["instance_id"], result["item_id"]) == ("700001", "5001")
 
 
-# --- a step that is held for too long ---
+# --- an overdue step ---
 
 
 def watch(escalation: dict | None = None) -> dict:
@@ -348,7 +348,7 @@ def test_only_changed_histories_are_evaluated_again(emulator, waiting, monkeypat
 
     async def scenario(waits):
         started = start(emulator, 20)
-        waits.begin(*(v2_wait(*ids) for ids in started))
+        waits.start(*(v2_wait(*ids) for ids in started))
         for _ in range(3):
             await waits.poll()
         first = sorted(evaluated)
@@ -370,7 +370,7 @@ def test_overdue_watch_takes_no_request(emulator, waiting, there):
 
     async def scenario(waits):
         started = start(emulator, 40)
-        waits.begin(
+        waits.start(
             *(v2_wait(*ids, overdue_watch=watch()) for ids in started[:30]), *(v2_wait(*ids) for ids in started[30:])
         )
         polls = [await waits.poll() for _ in range(2)]
@@ -389,12 +389,12 @@ def test_overdue_watch_takes_no_request(emulator, waiting, there):
 
 def test_overdue_step_resumes_a_task_only_once(emulator, waiting):
     async def scenario(waits):
-        waits.begin(v2_wait("700001", "5001", overdue_watch=watch()))
+        waits.start(v2_wait("700001", "5001", overdue_watch=watch()))
         for _ in range(4):
             await waits.poll()
         (event,) = [task.result() for task in waits.tasks]
         done = {event["step_occurrence_id"]: {"1": [1, 0.0]}}
-        waits.begin(v2_wait("700001", "5001", overdue_watch=watch({**event["escalation"], "reached": done})))
+        waits.start(v2_wait("700001", "5001", overdue_watch=watch({**event["escalation"], "reached": done})))
         for _ in range(3):
             await waits.poll()
         return waits.statuses()
@@ -409,7 +409,7 @@ def test_levels_of_a_ladder_resume_a_task_one_after_the_other(emulator, waiting)
         escalation, reached = Escalation().to_dict(), []
         for number in (1, 2):
             overdue_watch = {"levels": levels, "escalation": escalation, "next": None}
-            waits.begin(v2_wait("700001", "5001", overdue_watch=overdue_watch))
+            waits.start(v2_wait("700001", "5001", overdue_watch=overdue_watch))
             for polls in range(1, 10):
                 assert await waits.poll() == {BULK: 1} or polls == 1
                 if waits.tasks[-1].done():
@@ -431,11 +431,11 @@ def test_an_overdue_legacy_state_costs_each_wait_one_poll(emulator, waiting, sto
     from tests.unit.sensors.test_procore_legacy import sensor
 
     sensors = [sensor(until={"PO Approved"}, on_overdue=print, overdue_after=2.5 * INTERVAL) for _ in range(3)]
-    triggers = [deferred(one, {"task_state_store": store}).trigger for one in sensors]
+    triggers = [deferred(sensor, {"task_state_store": store}).trigger for sensor in sensors]
 
     async def scenario(waits):
         for trigger in triggers:
-            waits.begin(type(trigger)(**{**trigger.serialize()[1], "poll_interval": INTERVAL, "deadline": None}))
+            waits.start(type(trigger)(**{**trigger.serialize()[1], "poll_interval": INTERVAL, "deadline": None}))
         polls = [await waits.poll() for _ in range(2)]
         assert set(waits.statuses()) == {None}
         polls.append(await waits.poll())
@@ -462,14 +462,14 @@ def test_legacy_waits_cost_a_request_per_page_and_per_change(clock, waiting, emu
 
         async def scenario(waits):
             waits.emulator, waits.counts = emulator, RequestCounts(emulator)
-            waits.begin(*(legacy_wait(instance_id) for instance_id in chosen))
-            await waits.settle()
+            waits.start(*(legacy_wait(instance_id) for instance_id in chosen))
+            await waits.poll_until_shared()
             calm = [await waits.poll(), await waits.poll()]
-            act = {"login": "integration@example.com", "activity": "Submit for Approval"}
-            emulator.control("POST", "procore/legacy/instances/perform-many", ids=chosen[:8], **act)
+            activity = {"login": "integration@example.com", "activity": "Submit for Approval"}
+            emulator.control("POST", "procore/legacy/instances/perform-many", ids=chosen[:8], **activity)
             changed = await waits.poll()
-            act = {"login": "rita@example.com", "activity": "Approve"}
-            emulator.control("POST", "procore/legacy/instances/perform-many", ids=chosen[:8], **act)
+            activity = {"login": "rita@example.com", "activity": "Approve"}
+            emulator.control("POST", "procore/legacy/instances/perform-many", ids=chosen[:8], **activity)
             ended = await waits.poll()
             return calm, changed, ended, waits.statuses()
 
@@ -489,7 +489,7 @@ def test_legacy_wait_polled_by_a_worker_costs_no_further_request(emulator, waiti
     trigger = deferred(sensor(until={"PO Approved"}), {"task_state_store": store}).trigger
 
     async def scenario(waits):
-        waits.begin(type(trigger)(**{**trigger.serialize()[1], "poll_interval": INTERVAL, "deadline": None}))
+        waits.start(type(trigger)(**{**trigger.serialize()[1], "poll_interval": INTERVAL, "deadline": None}))
         return [await waits.poll() for _ in range(2)]
 
     assert waiting(scenario) == [{LIST: 1}] * 2
@@ -497,7 +497,7 @@ def test_legacy_wait_polled_by_a_worker_costs_no_further_request(emulator, waiti
 
 def test_legacy_waits_of_a_company_share_one_list(emulator, waiting):
     async def scenario(waits):
-        waits.begin(*(legacy_wait("568150", project_id=project, mark="seen") for project in ("1001", "1002", None)))
+        waits.start(*(legacy_wait("568150", project_id=project, mark="seen") for project in ("1001", "1002", None)))
         await waits.poll()
         return await waits.poll()
 
@@ -509,7 +509,7 @@ def test_forbidden_legacy_list_is_logged_once_polls_continue(emulator, waiting, 
     many = emulator.control("POST", "procore/legacy/instances/many", count=9, workflow=LEGACY_WORKFLOW)["ids"]
 
     async def scenario(waits):
-        waits.begin(*(legacy_wait(instance_id) for instance_id in many))
+        waits.start(*(legacy_wait(instance_id) for instance_id in many))
         polls = [await waits.poll() for _ in range(4)]
         emulator.control("POST", f"procore/legacy/instances/{many[4]}/terminate", login="pat@example.com")
         polls.append(await waits.poll())
@@ -525,7 +525,7 @@ def test_forbidden_legacy_list_is_logged_once_polls_continue(emulator, waiting, 
 
 def test_missing_legacy_instance_ends_only_its_own_wait(emulator, waiting):
     async def scenario(waits):
-        waits.begin(legacy_wait("4711"), legacy_wait("568150"), legacy_wait("568151"))
+        waits.start(legacy_wait("4711"), legacy_wait("568150"), legacy_wait("568151"))
         for _ in range(11):
             await waits.poll()
         return waits.statuses(), waits.tasks[0].result()["error"]
@@ -543,14 +543,14 @@ def step_wait(**more):
 
 
 @pytest.fixture
-def kept(emulator, reading_leaves_instances):
+def listed_until_completed(emulator, reading_leaves_instances):
     emulator.control("PATCH", "flags", new_integration_shape="list")
 
 
-@pytest.mark.usefixtures("kept")
+@pytest.mark.usefixtures("listed_until_completed")
 def test_waits_on_one_step_share_polls_and_get_one_instance_each(emulator, waiting):
     async def scenario(waits):
-        waits.begin(*(step_wait() for _ in range(40)))
+        waits.start(*(step_wait() for _ in range(40)))
         calm = [await waits.poll() for _ in range(2)]
         for _ in range(3):
             emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
@@ -566,7 +566,7 @@ def test_waits_on_one_step_share_polls_and_get_one_instance_each(emulator, waiti
     assert len(set(handed)) == len(handed) == 3
 
 
-@pytest.mark.usefixtures("kept")
+@pytest.mark.usefixtures("listed_until_completed")
 def test_only_a_retry_of_the_task_gets_its_instance(emulator, waiting):
     from types import SimpleNamespace
 
@@ -578,10 +578,10 @@ def test_only_a_retry_of_the_task_gets_its_instance(emulator, waiting):
 
     async def scenario(waits):
         emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
-        waits.begin(of_task("a"), of_task("b"))
+        waits.start(of_task("a"), of_task("b"))
         await waits.poll()
         assert waits.statuses() == ["done", None]
-        waits.begin(of_task("c"), of_task("a", try_number=2))
+        waits.start(of_task("c"), of_task("a", try_number=2))
         await waits.poll()
         return waits.statuses(), waits.results()
 
@@ -591,12 +591,12 @@ def test_only_a_retry_of_the_task_gets_its_instance(emulator, waiting):
     assert results[0]["instances"] == results[1]["instances"]
 
 
-@pytest.mark.usefixtures("kept")
+@pytest.mark.usefixtures("listed_until_completed")
 @pytest.mark.parametrize("titles_first", [True, False])
 def test_an_instance_goes_to_one_wait_by_id_or_by_titles(emulator, waiting, titles_first):
     async def scenario(waits):
         by_titles, by_id = step_wait(diagram_id=None, step_id=None), step_wait(diagram=None, step=None, diagram_id=None)
-        waits.begin(*((by_titles, by_id) if titles_first else (by_id, by_titles)))
+        waits.start(*((by_titles, by_id) if titles_first else (by_id, by_titles)))
         await waits.poll()
         await waits.poll()
         emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
@@ -618,7 +618,7 @@ def test_unknown_operation_ends_only_its_own_wait(emulator, waiting):
         return ProcoreAsyncOperationWaitTrigger(operation_ids=[operation_id], **usual)
 
     async def scenario(waits):
-        waits.begin(operation("4711"), v2_wait("700001", "5001"))
+        waits.start(operation("4711"), v2_wait("700001", "5001"))
         await waits.poll()
         early = waits.statuses()
         for _ in range(int(DEFAULT_PATIENCE_SECONDS / INTERVAL) + 1):
@@ -635,12 +635,17 @@ def test_unknown_tool_or_project_ends_the_waits_with_a_clear_error(emulator, wai
     emulator.control("PATCH", "flags", bulk_history=there)
 
     async def scenario(waits):
-        waits.begin(*(v2_wait(None, str(5001 + number), **unknown) for number in range(5)))
+        waits.start(*(v2_wait(None, str(5001 + number), **unknown) for number in range(5)))
         for _ in range(15):
             await waits.poll()
         return [task.result() for task in waits.tasks if task.done()]
 
     ended = waiting(scenario)
 
-    assert [one["status"] for one in ended] == ["error"] * 5
-    assert {one["error"] for one in ended} <= {"NotFound", "InvalidRequest", "ConfigurationError", "PermissionDenied"}
+    assert [event["status"] for event in ended] == ["error"] * 5
+    assert {event["error"] for event in ended} <= {
+        "NotFound",
+        "InvalidRequest",
+        "ConfigurationError",
+        "PermissionDenied",
+    }

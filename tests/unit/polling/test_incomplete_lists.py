@@ -19,7 +19,7 @@ def test_each_wait_missing_in_the_list_is_polled_individually(emulator, waiting)
     many = emulator.control("POST", "procore/legacy/instances/many", count=3, workflow=LEGACY_WORKFLOW)["ids"]
 
     async def scenario(waits):
-        waits.begin(*(legacy_wait(instance_id) for instance_id in many))
+        waits.start(*(legacy_wait(instance_id) for instance_id in many))
         await waits.poll()
         before = waits.statuses()
         emulator.control("POST", f"procore/legacy/instances/{many[1]}/terminate", login="pat@example.com")

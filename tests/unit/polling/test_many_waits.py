@@ -20,7 +20,7 @@ from airflow_provider_workflows.polling import poll
 from tests.support.sizes import tenth_and_full
 from tests.unit.polling.conftest import LEGACY_WORKFLOW, cancel, end, legacy_wait, start, v2_wait, wait_for
 
-LONGEST_CALLBACK = 0.05  # seconds of processor time of the event loop's thread
+MAX_SECONDS = 0.05  # seconds of processor time of the event loop's thread
 REFERENCE = 0.003  # seconds that a machine at rest takes for what slowness() does
 ROOT = Path(__file__).parents[3]
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture(scope="module")
 def emulator_apart():
     """An emulator whose work is not counted, for it is in a process of its own."""
-    command = [sys.executable, "-m", "tests.support.holder", "default"]
+    command = [sys.executable, "-m", "tests.support.emulator_process", "default"]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         emulator = Emulator.attach(process.stdout.readline().strip())
         yield emulator
@@ -52,10 +52,10 @@ def open_files() -> int:
 def others() -> set[threading.Thread]:
     """Return the threads that belong to no pool."""
     pools = ("workflows-poll", "asyncio", "ThreadPoolExecutor")
-    return {one for one in threading.enumerate() if not one.name.startswith(pools)}
+    return {thread for thread in threading.enumerate() if not thread.name.startswith(pools)}
 
 
-async def settled(reached) -> bool:
+async def wait_until(reached) -> bool:
     """Wait until something is so, for the other side of a socket closes it a little later."""
     for _ in range(200):
         gc.collect()
@@ -66,32 +66,32 @@ async def settled(reached) -> bool:
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files as Linux shows them")
-@tenth_and_full("rounds", 100)
-def test_waits_that_come_and_go_leave_nothing_behind(far, monkeypatch, rounds):
+@tenth_and_full("cycles", 100)
+def test_waits_that_come_and_go_leave_nothing_behind(far, monkeypatch, cycles):
     far.control("POST", "faults", path="/rest/", delay=0.05, times=10**6)
     monkeypatch.setattr(poll.PollScope, "first_delay", lambda scope, interval: interval)
     at_once, in_flight = 99, 2
 
     async def come_and_go(number: int) -> None:
-        quick = [wait_for(v2_wait(str(one), str(one))) for one in range(at_once // 2)]
-        quick += [wait_for(legacy_wait(str(one))) for one in range(at_once - len(quick))]
+        quick = [wait_for(v2_wait(str(number), str(number))) for number in range(at_once // 2)]
+        quick += [wait_for(legacy_wait(str(number))) for number in range(at_once - len(quick))]
         await asyncio.sleep(0)
         await cancel(*quick)
         # Their request is on its way when they are cancelled.
         sends = [v2_wait("700001", "5001", poll_interval=0.001), legacy_wait("568150", poll_interval=0.001)]
-        tasks = [wait_for(one) for one in sends[: 1 if number % 2 else in_flight]]
+        tasks = [wait_for(send) for send in sends[: 1 if number % 2 else in_flight]]
         await asyncio.sleep(0.02)
         await cancel(*tasks)
 
     async def scenario():
-        await come_and_go(0)  # what is made once and kept: threads, a token
-        await settled(lambda: len(asyncio.all_tasks()) == 1)
+        await come_and_go(0)  # what is created once and stays: threads, a token
+        await wait_until(lambda: len(asyncio.all_tasks()) == 1)
         await asyncio.sleep(0.3)
         gc.collect()
         files, threads = open_files(), others()
-        for number in range(rounds):
+        for number in range(cycles):
             await come_and_go(number)
-        await settled(lambda: len(asyncio.all_tasks()) == 1 and open_files() <= files)
+        await wait_until(lambda: len(asyncio.all_tasks()) == 1 and open_files() <= files)
         added = open_files() - files, others() - threads
         return added, asyncio.all_tasks() - {asyncio.current_task()}
 
@@ -100,7 +100,7 @@ def test_waits_that_come_and_go_leave_nothing_behind(far, monkeypatch, rounds):
     assert tasks == set()
     assert files <= 0
     assert threads == set()
-    assert len([one for one in threading.enumerate() if one.name.startswith("workflows-poll")]) <= 4
+    assert len([thread for thread in threading.enumerate() if thread.name.startswith("workflows-poll")]) <= 4
     assert [state.polls for state in poll._loops.values() if state.polls] == []
 
 
@@ -143,7 +143,7 @@ class Callbacks:
 
     def __init__(self) -> None:
         self.longest: list[tuple[float, str]] = []
-        self.ours = asyncio.current_task()  # the test's own, which does not count
+        self.own_task = asyncio.current_task()  # the test's own, which does not count
 
     @contextlib.contextmanager
     def measured(self):
@@ -157,7 +157,7 @@ class Callbacks:
             finally:
                 spent = time.thread_time() - started_at
                 task = getattr(handle._callback, "__self__", None)
-                if spent > LONGEST_CALLBACK and task is not self.ours and spent > LONGEST_CALLBACK * slowness():
+                if spent > MAX_SECONDS and task is not self.own_task and spent > MAX_SECONDS * slowness():
                     took.append((spent, f"{task!r} {handle!r}"))
 
         gc.collect()
@@ -171,11 +171,13 @@ class Callbacks:
 
 
 @tenth_and_full("count", 1000)
-def test_no_callback_holds_the_event_loop_for_50_ms(far, monkeypatch, count):
+def test_no_callback_blocks_the_event_loop_for_50_ms(far, monkeypatch, count):
     part = count // 20
     polls = []
-    began_round = poll.Poll._emit_statistics
-    monkeypatch.setattr(poll.Poll, "_emit_statistics", lambda one: (polls.append(one.scope.key[0]), began_round(one)))
+    began_cycle = poll.Poll._emit_statistics
+    monkeypatch.setattr(
+        poll.Poll, "_emit_statistics", lambda polled: (polls.append(polled.scope.key[0]), began_cycle(polled))
+    )
     v2 = start(far, count)
     legacy = far.control("POST", "procore/legacy/instances/many", count=count, workflow=LEGACY_WORKFLOW)["ids"]
 
@@ -183,11 +185,11 @@ def test_no_callback_holds_the_event_loop_for_50_ms(far, monkeypatch, count):
         end(far, *(instance_id for instance_id, _ in v2[number * part : (number + 1) * part]))
         ids = legacy[number * part : (number + 1) * part]
         for activity, login in (("Submit for Approval", "integration"), ("Approve", "rita")):
-            act = {"ids": ids, "activity": activity, "login": f"{login}@example.com"}
-            far.control("POST", "procore/legacy/instances/perform-many", **act)
+            body = {"ids": ids, "activity": activity, "login": f"{login}@example.com"}
+            far.control("POST", "procore/legacy/instances/perform-many", **body)
 
     async def scenario():
-        asyncio.get_running_loop().slow_callback_duration = LONGEST_CALLBACK
+        asyncio.get_running_loop().slow_callback_duration = MAX_SECONDS
         more = {"poll_interval": 1.0}
         # What is done once: imports, and masking the token among the thousands that this test run has seen.
         tasks = [wait_for(v2_wait(*v2[-1], **more))]
@@ -196,7 +198,10 @@ def test_no_callback_holds_the_event_loop_for_50_ms(far, monkeypatch, count):
         with Callbacks().measured() as callbacks:
             for first in range(0, count, 50):  # as many as a triggerer takes up at once
                 tasks += [wait_for(v2_wait(*ids, **more)) for ids in v2[first : first + 50]]
-                tasks += [wait_for(legacy_wait(one, mark="seen", **more)) for one in legacy[first : first + 50]]
+                tasks += [
+                    wait_for(legacy_wait(instance_id, mark="seen", **more))
+                    for instance_id in legacy[first : first + 50]
+                ]
                 await asyncio.sleep(0)
             for number in range(3):
                 await asyncio.to_thread(some_end, number)

@@ -32,7 +32,7 @@ def responds(outcomes):
 
     async def read(reader, subscribers):
         await reader.call(request)
-        reader.deliver_all((one, outcomes.get(one.name)) for one in subscribers)
+        reader.deliver_all((subscriber, outcomes.get(subscriber.name)) for subscriber in subscribers)
 
     return read
 
@@ -52,9 +52,9 @@ def one_by_one(outcomes):
     """A call for each subscriber."""
 
     async def read(reader, subscribers):
-        for one in subscribers:
-            one.single = outcomes.get(one.name)
-            await reader.poll_one(one)
+        for subscriber in subscribers:
+            subscriber.single = outcomes.get(subscriber.name)
+            await reader.poll_one(subscriber)
 
     return read
 
@@ -93,7 +93,7 @@ def test_scopes_of_one_user_send_at_most_two_requests_at_once(clock, product):
 
     async def read(reader, subscribers):
         await reader.call(slow)
-        reader.deliver_all((one, None) for one in subscribers)
+        reader.deliver_all((subscriber, None) for subscriber in subscribers)
 
     async def scenario():
         product.next = [read] * 5
@@ -119,7 +119,10 @@ def test_poll_stops_when_its_last_subscriber_leaves(clock, product):
 
     clock.run(scenario())
 
-    assert [[one.name for one in subscribers] for _, subscribers in product.polls] == [["first", "last"], ["last"]]
+    assert [[subscriber.name for subscriber in subscribers] for _, subscribers in product.polls] == [
+        ["first", "last"],
+        ["last"],
+    ]
     assert product.closed == product.hooks
 
 
@@ -167,7 +170,7 @@ def test_poll_continues_when_a_wait_leaves_during_it(clock, product):
 
         async def read(reader, subscribers):
             await reader.call(lambda hook: clock.loop.call_soon_threadsafe(leaver.cancel))
-            reader.deliver_all((one, DONE) for one in subscribers)
+            reader.deliver_all((subscriber, DONE) for subscriber in subscribers)
 
         product.next = [read]
         return await stayer, leaver
@@ -185,7 +188,7 @@ def test_each_line_goes_to_the_log_of_its_own_wait(clock, product):
 
     async def read(reader, subscribers):
         found["poll"] = whose.get()
-        reader.deliver_all((one, None) for one in subscribers)
+        reader.deliver_all((subscriber, None) for subscriber in subscribers)
 
     class Wait(MadeUpWait):
         def deliver(self, outcome):
@@ -221,22 +224,22 @@ def test_polls_of_an_event_loop_that_is_closed_are_forgotten(monkeypatch):
 # --- when ---
 
 
-@pytest.mark.usefixtures("real_first_pause")
+@pytest.mark.usefixtures("real_first_delay")
 def test_first_poll_is_delayed_and_spread_over_the_interval(clock, product):
     scope = product.scope()
-    pauses = [PollScope.first_delay(scope, 60.0) for _ in range(200)]
+    intervals = [PollScope.first_delay(scope, 60.0) for _ in range(200)]
 
-    assert min(pauses) == 5.0
-    assert max(pauses) > 40.0
+    assert min(intervals) == 5.0
+    assert max(intervals) > 40.0
     assert [PollScope.first_delay(scope, 0.1) for _ in range(3)] == [5.0, 5.0, 5.0]
 
 
 @pytest.fixture
-def real_first_pause(monkeypatch):
+def real_first_delay(monkeypatch):
     monkeypatch.setattr(poll, "MIN_FIRST_DELAY_SECONDS", 5.0)
 
 
-@pytest.mark.usefixtures("real_first_pause")
+@pytest.mark.usefixtures("real_first_delay")
 @pytest.mark.parametrize(("outcome", "status"), [(DONE, "done"), (None, "timeout")], ids=str)
 def test_event_is_never_yielded_in_the_first_seconds(clock, product, outcome, status):
     async def scenario():
@@ -327,7 +330,7 @@ REJECTIONS = [
 ]
 
 
-@pytest.mark.parametrize("rejection", REJECTIONS, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("rejection", REJECTIONS, ids=lambda rejection: type(rejection).__name__)
 def test_a_rejected_wait_fails_alone_after_ten_minutes(clock, product, rejection):
     async def scenario():
         a, bad, c, d = (wait_for(MadeUpWait(product.scope(), name)) for name in ("a", "bad", "c", "d"))
@@ -346,7 +349,7 @@ def test_a_rejected_wait_fails_alone_after_ten_minutes(clock, product, rejection
     assert (bad["status"], bad["error"], bad["message"]) == ("error", type(rejection).__name__, str(rejection))
 
 
-@pytest.mark.parametrize("rejection", REJECTIONS, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("rejection", REJECTIONS, ids=lambda rejection: type(rejection).__name__)
 @pytest.mark.parametrize("spoil", [raises, lambda error: one_by_one({"wait": error})], ids=["all", "one"])
 def test_no_single_rejected_poll_ends_a_wait(clock, product, rejection, spoil):
     async def scenario():
@@ -404,10 +407,10 @@ def test_three_consecutive_faults_end_a_poll_cycle(clock, product):
 
     def noting(outcomes):
         async def cycle(reader, subscribers):
-            for one in subscribers:
-                read.append(one.name)
-                one.single = outcomes.get(one.name)
-                await reader.poll_one(one)
+            for subscriber in subscribers:
+                read.append(subscriber.name)
+                subscriber.single = outcomes.get(subscriber.name)
+                await reader.poll_one(subscriber)
 
         return cycle
 
@@ -492,7 +495,7 @@ def test_crashed_poll_loop_starts_again_and_logs_it(clock, product, caplog, monk
         if next(crashes, False):
             raise RuntimeError("a bug in the loop")
 
-    monkeypatch.setattr(poll.Poll, "_record_cycle", lambda self, *given: emit(self))
+    monkeypatch.setattr(poll.Poll, "_record_cycle", lambda self, *arguments: emit(self))
 
     async def scenario():
         task = wait_for(MadeUpWait(product.scope()))
@@ -515,9 +518,9 @@ def test_an_outage_is_logged_when_it_starts_and_when_it_ends(clock, product, cap
 
     clock.run(scenario())
 
-    said = [record.message.split(":")[0] for record in caplog.records if record.name.endswith("polling.poll")]
+    messages = [record.message.split(":")[0] for record in caplog.records if record.name.endswith("polling.poll")]
     failed, works = "Polling made_up made_up scope failed, will retry", "Polling made_up made_up scope works again."
-    assert said == [failed, works] * 2
+    assert messages == [failed, works] * 2
 
 
 def test_only_an_outage_of_ten_minutes_is_reported_to_a_task(clock, product):
@@ -564,7 +567,7 @@ def test_rejected_sign_in_is_retried_with_the_current_connection(clock, product)
 
     async def read(reader, subscribers):
         await reader.call(read_with_the_new_one)
-        reader.deliver_all((one, DONE) for one in subscribers)
+        reader.deliver_all((subscriber, DONE) for subscriber in subscribers)
 
     async def scenario():
         task = wait_for(MadeUpWait(product.scope()))
@@ -600,7 +603,7 @@ def test_failing_connection_lookup_ends_no_wait(clock, product, fault):
 def test_snapshots_slow_down_after_rejections_and_stay_fresh(clock, product):
     def brings(number):
         async def read(reader, subscribers):
-            reader.deliver_all((one, number) for one in subscribers)
+            reader.deliver_all((subscriber, number) for subscriber in subscribers)
 
         return read
 
@@ -615,7 +618,7 @@ def test_snapshots_slow_down_after_rejections_and_stay_fresh(clock, product):
         return seen
 
     assert clock.run(scenario()) == [1, 3, 4]
-    pauses = [after - before for before, after in zip(product.times, product.times[1:], strict=False)]
-    assert pauses == sorted(pauses)
-    assert pauses[:10] == [60.0] * 10
-    assert pauses[-2:] == [600.0] * 2
+    intervals = [after - before for before, after in zip(product.times, product.times[1:], strict=False)]
+    assert intervals == sorted(intervals)
+    assert intervals[:10] == [60.0] * 10
+    assert intervals[-2:] == [600.0] * 2

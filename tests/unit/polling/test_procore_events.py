@@ -61,7 +61,7 @@ def test_only_instances_whose_history_changed_are_described_again(emulator, wait
     assert {**first, moved: second[moved]} == second
 
 
-def test_outdated_individual_read_is_corrected_by_the_next_bulk_read(emulator, waiting, described, monkeypatch):
+def test_outdated_single_read_is_corrected_by_the_next_bulk_read(emulator, waiting, described, monkeypatch):
     hook = ProcoreHook()
 
     async def scenario(waits):

@@ -21,15 +21,15 @@ from tests.support.virtual_time import VirtualTime
 from tests.unit.polling.conftest import DONE, MadeUpWait, Product, cancel, wait_for
 
 NAMES = st.integers(0, 11).map("w{}".format)
-PASSING = st.sampled_from([ServerError, ConnectionFailed, RateLimited])
+TRANSIENT = st.sampled_from([ServerError, ConnectionFailed, RateLimited])
 ACTIONS = st.one_of(
     st.tuples(st.just("join"), NAMES, st.sampled_from([1.0, 7.0, 60.0])),
     st.tuples(st.just("leave"), NAMES),
     st.tuples(st.just("decide"), NAMES),
     st.tuples(st.just("reject"), NAMES),
-    st.tuples(st.just("fails"), NAMES, PASSING),
+    st.tuples(st.just("fails"), NAMES, TRANSIENT),
     st.tuples(st.just("recovers"), NAMES),
-    st.tuples(st.just("outage"), PASSING),
+    st.tuples(st.just("outage"), TRANSIENT),
     st.tuples(st.just("malformed"), st.integers(0, 2)),
     st.tuples(st.just("signs in again"), st.integers(0, 5)),
     st.tuples(st.just("rest"), st.sampled_from([0.5, 1.0, 20.0, 61.0])),
@@ -53,7 +53,9 @@ class World:
     async def poll(self, reader, subscribers):
         for first in range(0, len(subscribers), self.step):
             await reader.call(self.request)
-            reader.deliver_all((one, self.outcome(one.name)) for one in subscribers[first : first + self.step])
+            reader.deliver_all(
+                (subscriber, self.outcome(subscriber.name)) for subscriber in subscribers[first : first + self.step]
+            )
 
     def request(self, hook):
         hook.client.sent += 1
@@ -84,7 +86,7 @@ def test_every_result_is_delivered_exactly_once_and_nothing_hangs(actions, step)
         world = World(clock, step)
         patch.setattr("airflow_provider_workflows.hooks.base.find_connection", world.product.find_connection)
         clock.run(play(world, actions))
-        left = [one for state in poll._loops.values() for one in state.polls.values()]
+        left = [polled for state in poll._loops.values() for polled in state.polls.values()]
     poll._loops.clear()
 
     assert left == []
@@ -126,14 +128,14 @@ async def play(world, actions):
     world.failing.clear()
     for name in waits:
         world.wait_results.setdefault(name, DONE)
-    await asyncio.sleep(40 * 60)  # what a rate limit holds back, and ten minutes until a rejection is believed
+    await asyncio.sleep(40 * 60)  # what a rate limit delays, and ten minutes until a rejection is believed
     check(world, waits, ended)
     assert all(task.done() for task in waits.values()), [name for name, task in waits.items() if not task.done()]
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 def check(world, waits, ended):
-    """Hold what has ended so far against what is so in the product."""
+    """Compare what has ended so far with the state in the product."""
     for name, task in ended:
         payload = task.result()
         expected = {"done": DONE}.get(payload["status"])

@@ -39,11 +39,11 @@ def sent(clock, monkeypatch):
     requests = []
     send = RestClient._send
 
-    def noted(client, request, path, *args):
+    def recorded(client, request, path, *args):
         requests.append((clock.elapsed, path))
         return send(client, request, path, *args)
 
-    monkeypatch.setattr(RestClient, "_send", noted)
+    monkeypatch.setattr(RestClient, "_send", recorded)
     return requests
 
 
@@ -55,8 +55,8 @@ def of_kinds(emulator, count):
     def ends():
         end(emulator, *(instance_id for instance_id, _ in v2))
         for activity, login in (("Submit for Approval", "integration"), ("Approve", "rita")):
-            act = {"activity": activity, "login": f"{login}@example.com"}
-            emulator.control("POST", "procore/legacy/instances/perform-many", ids=legacy, **act)
+            body = {"activity": activity, "login": f"{login}@example.com"}
+            emulator.control("POST", "procore/legacy/instances/perform-many", ids=legacy, **body)
 
     return [*(v2_wait(*ids) for ids in v2), *(legacy_wait(instance_id) for instance_id in legacy)], ends
 
@@ -67,7 +67,7 @@ def of_kinds(emulator, count):
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("path", ["bulk_history$", "workflow_instances"])
 @pytest.mark.parametrize(
-    ("status", "says"),
+    ("status", "header_for"),
     [
         (429, lambda at: {"Retry-After": "1800"}),
         (503, lambda at: {"Retry-After": "1800"}),
@@ -75,12 +75,12 @@ def of_kinds(emulator, count):
         (503, lambda at: {"Retry-After": format_datetime(datetime.fromtimestamp(at + 1801, timezone.utc))}),
     ],
 )
-def test_no_poll_is_sent_before_the_stated_time(emulator, clock, sent, path, status, says):
+def test_no_poll_is_sent_before_the_stated_time(emulator, clock, sent, path, status, header_for):
     async def scenario():
         waits, ends = of_kinds(emulator, 5)
-        tasks = [wait_for(one) for one in waits]
+        tasks = [wait_for(wait) for wait in waits]
         await asyncio.sleep(2 * INTERVAL)
-        headers = says(clock.time() + INTERVAL)
+        headers = header_for(clock.time() + INTERVAL)
         emulator.control("POST", "faults", path=path, status=status, headers=headers)
         await asyncio.sleep(2 * INTERVAL)
         last = sent[-1][0]
@@ -109,7 +109,7 @@ def test_only_the_rate_limited_call_is_repeated(clock, product):
     async def read(reader, subscribers):
         reader.deliver(subscribers[0], DONE)
         outcome = await reader.call(limited_once)
-        reader.deliver_all((one, outcome) for one in subscribers[1:])
+        reader.deliver_all((subscriber, outcome) for subscriber in subscribers[1:])
 
     async def scenario():
         product.next = [read]
@@ -134,9 +134,9 @@ def test_a_stated_wait_is_at_most_an_hour_and_logged_once(clock, product, caplog
         product.next = [read]
         task = wait_for(MadeUpWait(product.scope()))
         await asyncio.sleep(2 * 3600 + 2 * INTERVAL)
-        held_back = product.hooks[0].client.sent
+        postponed = product.hooks[0].client.sent
         await cancel(task)
-        return held_back
+        return postponed
 
     assert clock.run(scenario()) == 3
     assert len([record for record in caplog.records if "is rate-limited" in record.message]) == 1
@@ -187,7 +187,7 @@ def test_connection_ids_of_one_sign_in_share_the_rate_limit(clock, product):
 def test_waits_survive_60_failed_polls_at_no_extra_cost(emulator, clock, sent, fault):
     async def scenario():
         waits, ends = of_kinds(emulator, 150)
-        tasks = [wait_for(one) for one in waits]
+        tasks = [wait_for(wait) for wait in waits]
         await asyncio.sleep(5.5 * INTERVAL)  # until each was polled
         emulator.control("POST", "faults", path="/rest/", times=10**6, **fault)
         await asyncio.sleep(60 * INTERVAL)
@@ -213,9 +213,9 @@ def test_token_that_expires_during_a_long_wait_is_renewed(emulator, clock, sent,
 
     async def scenario():
         waits, ends = of_kinds(emulator, 2)
-        for one in waits:
-            one.poll_interval = 6 * 3600.0
-        tasks = [wait_for(one) for one in waits]
+        for wait in waits:
+            wait.poll_interval = 6 * 3600.0
+        tasks = [wait_for(wait) for wait in waits]
         await asyncio.sleep(days * 24 * 3600)
         assert not any(task.done() for task in tasks)
         ends()
@@ -406,20 +406,20 @@ def test_polls_leave_a_fifth_of_the_rate_limit_to_others(emulator, clock, sent, 
 
     async def scenario():
         waits, ends = of_kinds(emulator, 5)
-        for one in waits:
-            one.poll_interval = 10.0
-        tasks = [wait_for(one) for one in waits]
+        for wait in waits:
+            wait.poll_interval = 10.0
+        tasks = [wait_for(wait) for wait in waits]
         await asyncio.sleep(3600)
-        settled = clock.elapsed
+        steady_since = clock.elapsed
         await asyncio.sleep(3600)
         ends()
         payloads = [await task for task in tasks]
-        return settled, payloads
+        return steady_since, payloads
 
-    settled, payloads = clock.run(scenario())
+    steady_since, payloads = clock.run(scenario())
 
     assert {payload["status"] for payload in payloads} == {"done"}
-    steady = [at for at, path in sent if at > settled and "/oauth/" not in path and at < settled + 3600]
+    steady = [at for at, path in sent if at > steady_since and "/oauth/" not in path and at < steady_since + 3600]
     rejected = [request for request in emulator.requests() if request["status"] == 429]
     assert rejected == []
     assert 100 <= len(steady) <= 200 * 0.8 * 1.1

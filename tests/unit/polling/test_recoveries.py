@@ -55,7 +55,7 @@ async def reject(reader, subscribers):
 
 
 async def brings_fine(reader, subscribers):
-    reader.deliver_all((one, "fine") for one in subscribers)
+    reader.deliver_all((subscriber, "fine") for subscriber in subscribers)
 
 
 def test_stream_rejected_for_weeks_resumes_once_permitted(clock, product):
@@ -83,26 +83,26 @@ def test_rejected_scope_is_polled_at_most_once_per_interval(clock, product):
 
     clock.run(scenario())
 
-    pauses = [later - earlier for earlier, later in zip(product.times, product.times[1:], strict=False)]
-    assert pauses
-    assert min(pauses) >= 3600
+    intervals = [later - earlier for earlier, later in zip(product.times, product.times[1:], strict=False)]
+    assert intervals
+    assert min(intervals) >= 3600
 
 
 def test_wait_whose_item_fails_in_bulk_is_not_forgotten(emulator, waiting, monkeypatch):
-    one, *others = start(emulator, 4)
+    first, *others = start(emulator, 4)
     bulk = ProcoreHook.each_bulk_history
 
     def failing(self, tool_type, item_ids, **more):
-        if one[1] in item_ids:
+        if first[1] in item_ids:
             raise ServerError("The server failed", method="POST", path="bulk", status_code=500)
         return bulk(self, tool_type, item_ids, **more)
 
     monkeypatch.setattr(ProcoreHook, "each_bulk_history", failing)
 
     async def scenario(waits):
-        waits.begin(*(v2_wait(*ids) for ids in (one, *others)))
+        waits.start(*(v2_wait(*ids) for ids in (first, *others)))
         await waits.poll()
-        end(emulator, one[0], others[0][0])
+        end(emulator, first[0], others[0][0])
         for _ in range(5):
             await waits.poll()
         statuses = waits.statuses()
@@ -117,8 +117,8 @@ def test_failing_bulk_history_is_not_used_for_an_hour(emulator, waiting):
     emulator.control("POST", "faults", path="bulk_history$", status=500, times=10**6)
 
     async def scenario(waits):
-        waits.begin(*(v2_wait(*ids) for ids in started))
-        await waits.settle()
+        waits.start(*(v2_wait(*ids) for ids in started))
+        await waits.poll_until_shared()
         calm = await waits.poll()
         end(emulator, started[0][0])
         await waits.poll()
@@ -152,7 +152,7 @@ def test_malformed_bulk_history_ends_no_wait(emulator, waiting, fault, count):
     emulator.control("POST", "faults", path="bulk_history$", times=10**6, **fault)
 
     async def scenario(waits):
-        waits.begin(*(v2_wait(*ids) for ids in started))
+        waits.start(*(v2_wait(*ids) for ids in started))
         for _ in range(5):
             await waits.poll()
         end(emulator, started[0][0])
@@ -182,7 +182,7 @@ def test_malformed_row_of_a_bulk_history_concerns_its_item_only(emulator, waitin
     monkeypatch.setattr(ProcoreHook, "each_bulk_history", malformed)
 
     async def scenario(waits):
-        waits.begin(*(v2_wait(*ids) for ids in started))
+        waits.start(*(v2_wait(*ids) for ids in started))
         for _ in range(4):
             await waits.poll()
         calm = await waits.poll()
@@ -204,7 +204,7 @@ def test_item_without_bulk_histories_is_polled_individually(emulator, waiting):
     emulator.control("POST", "faults", path="bulk_history$", status=200, json=nothing, times=10**6)
 
     async def scenario(waits):
-        waits.begin(v2_wait(instance_id, item_id))
+        waits.start(v2_wait(instance_id, item_id))
         for _ in range(3):
             await waits.poll()
         end(emulator, instance_id)
@@ -232,7 +232,7 @@ def test_404_for_one_item_does_not_mean_that_the_route_is_missing(emulator, wait
     monkeypatch.setattr(ProcoreHook, "each_bulk_history", failing)
 
     async def scenario(waits):
-        waits.begin(*(v2_wait(*ids) for ids in started))
+        waits.start(*(v2_wait(*ids) for ids in started))
         await waits.poll()
         counts = await waits.poll()
         await cancel(*waits.tasks)
@@ -252,8 +252,8 @@ def test_failing_bulk_history_adds_no_second_request_to_a_step(emulator, waiting
     )
 
     async def scenario(waits):
-        waits.begin(*(v2_wait(*ids) for ids in started))
-        await waits.settle()
+        waits.start(*(v2_wait(*ids) for ids in started))
+        await waits.poll_until_shared()
         await cancel(*waits.tasks)
 
     waiting(scenario)
@@ -293,7 +293,7 @@ def test_one_rejected_legacy_list_costs_one_poll(emulator, waiting, status):
     emulator.control("POST", "faults", path="workflow_instances$", status=status)
 
     async def scenario(waits):
-        waits.begin(*(legacy_wait(one) for one in ids))
+        waits.start(*(legacy_wait(instance_id) for instance_id in ids))
         rejected, _, calm = await waits.poll(), await waits.poll(), await waits.poll()
         statuses = waits.statuses()
         await cancel(*waits.tasks)
@@ -302,7 +302,7 @@ def test_one_rejected_legacy_list_costs_one_poll(emulator, waiting, status):
     rejected, calm, statuses = waiting(scenario)
 
     assert statuses == [None] * 30
-    # After a 400 a smaller page is tried, which is given here.
+    # After a 400 a smaller page is tried, which succeeds here.
     assert rejected == {LIST: 2 if status == 400 else 1, SHOW: 30}
     assert calm == {LIST: 1}
 
@@ -311,7 +311,7 @@ def test_a_maintenance_page_of_the_login_server_ends_no_wait(emulator, waiting):
     started = start(emulator, 3)
 
     async def scenario(waits):
-        waits.begin(*(v2_wait(*ids) for ids in started))
+        waits.start(*(v2_wait(*ids) for ids in started))
         await waits.poll()
         page = {"status": 200, "headers": {"Content-Type": "text/html"}, "body": "<html>Back in a minute</html>"}
         emulator.control("POST", "faults", path="oauth/token", times=2, **page)
@@ -342,7 +342,7 @@ def test_secrets_backend_outage_ends_no_wait(emulator, waiting, monkeypatch):
 
     async def scenario(waits):
         nonlocal away
-        waits.begin(*(v2_wait(*ids) for ids in started))
+        waits.start(*(v2_wait(*ids) for ids in started))
         await waits.poll()
         away = True
         for _ in range(40):
@@ -367,7 +367,7 @@ def test_gateway_page_instead_of_an_instance_ends_only_its_wait(emulator, waitin
     emulator.control("POST", "faults", path=f"workflow_instances/{broken}$", times=50, **page)
 
     async def scenario(waits):
-        waits.begin(*(legacy_wait(one) for one in (broken, *others)))
+        waits.start(*(legacy_wait(instance_id) for instance_id in (broken, *others)))
         for _ in range(10):
             await waits.poll()
         before = waits.statuses()
@@ -394,7 +394,7 @@ def test_legacy_instance_with_an_object_status_is_shown(emulator, waiting, monke
     monkeypatch.setattr(ProcoreLegacyHook, "get_instance", shown)
 
     async def scenario(waits):
-        waits.begin(*(legacy_wait(one, until=["Signed"]) for one in ids))
+        waits.start(*(legacy_wait(instance_id, until=["Signed"]) for instance_id in ids))
         await waits.poll()
         calm = await waits.poll()
         own["status"] = "Signed"
@@ -410,19 +410,19 @@ def test_legacy_instance_with_an_object_status_is_shown(emulator, waiting, monke
 
 
 def test_poll_that_failed_at_the_histories_is_repeated(emulator, waiting):
-    one, *others = legacy(emulator, 3)
-    act = {"activity": "Submit for Approval", "login": "integration@example.com"}
-    emulator.control("POST", "procore/legacy/instances/perform-many", ids=[one], **act)
+    first, *others = legacy(emulator, 3)
+    activity = {"activity": "Submit for Approval", "login": "integration@example.com"}
+    emulator.control("POST", "procore/legacy/instances/perform-many", ids=[first], **activity)
     hook = ProcoreLegacyHook()
-    now = rules.describe_instance(hook.get_instance(one))
+    now = rules.describe_instance(hook.get_instance(first))
     # The action was in the same occurrence as far as the times show; only a later row of the histories shows another.
     acted = pendulum.parse(now["state_set_at"]).subtract(seconds=1).to_iso8601_string()
     times = {"at": acted, "state_set_at": now["state_set_at"]}
-    wait = legacy_wait(one, until=[now["state"]], after={"history_id": "0", "state_id": now["state_id"], **times})
+    wait = legacy_wait(first, until=[now["state"]], after={"history_id": "0", "state_id": now["state_id"], **times})
 
     async def scenario(waits):
         emulator.control("POST", "faults", path="workflow_activity_histories$", status=503)
-        waits.begin(wait, *(legacy_wait(other) for other in others))
+        waits.start(wait, *(legacy_wait(other) for other in others))
         for _ in range(3):
             await waits.poll()
         statuses = waits.statuses()
@@ -462,7 +462,7 @@ def test_change_of_step_or_assignees_is_logged_once(emulator, waiting, capsys):
 
     async def scenario(waits):
         wait = v2_wait("700001", "5001", last_step=["70000101", "integration@example.com"])
-        waits.begin(wait)
+        waits.start(wait)
         await waits.poll()
         first, known = lines(), wait.last_step
         await waits.poll()
@@ -485,8 +485,8 @@ def test_change_of_step_or_assignees_is_logged_once(emulator, waiting, capsys):
 def with_due_date(value, due):
     """Replace every due date in a response."""
     if isinstance(value, dict):
-        return {name: due if name == "due_date" and one else with_due_date(one, due) for name, one in value.items()}
-    return [with_due_date(one, due) for one in value] if isinstance(value, list) else value
+        return {name: due if name == "due_date" and item else with_due_date(item, due) for name, item in value.items()}
+    return [with_due_date(item, due) for item in value] if isinstance(value, list) else value
 
 
 def due_dates() -> dict:
@@ -502,13 +502,13 @@ def test_a_due_date_that_has_moved_makes_no_step_overdue(emulator, waiting, monk
     show = ProcoreHook.get_instance_history
 
     def shown(self, instance_id, **more):
-        number = [one for one, _ in started].index(instance_id)
+        number = [started_id for started_id, _ in started].index(instance_id)
         return with_due_date(show(self, instance_id, **more), due[number])
 
     monkeypatch.setattr(ProcoreHook, "get_instance_history", shown)
 
     async def scenario(waits):
-        waits.begin(*(v2_wait(*ids, overdue_watch=due_dates()) for ids in started))
+        waits.start(*(v2_wait(*ids, overdue_watch=due_dates()) for ids in started))
         for _ in range(2):
             await waits.poll()
         due[1:] = [pendulum.now("UTC").add(days=30).to_iso8601_string()] * 2

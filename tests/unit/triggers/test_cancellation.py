@@ -59,7 +59,7 @@ class Supervisor:
 
 
 @pytest.fixture
-def airflow_says(monkeypatch):
+def airflow_state(monkeypatch):
     """Return a function that sets the state of the task, as Airflow returns it."""
 
     def set_state(state: str | None, map_index: int = -1) -> Supervisor:
@@ -154,8 +154,8 @@ def cancel_as_airflow_does(
 
 
 @pytest.mark.parametrize("map_index", [-1, 0, 12])
-def test_triggerer_takeover_terminates_nothing(emulator, clock, airflow_says, map_index):
-    supervisor = airflow_says("deferred", map_index)
+def test_triggerer_takeover_terminates_nothing(emulator, clock, airflow_state, map_index):
+    supervisor = airflow_state("deferred", map_index)
 
     cancel_as_airflow_does(clock, trigger_of(map_index), map_index, new_owner=2)
 
@@ -165,8 +165,8 @@ def test_triggerer_takeover_terminates_nothing(emulator, clock, airflow_says, ma
 
 @pytest.mark.parametrize("state", ["failed", "success", None])
 @pytest.mark.parametrize("map_index", [-1, 12])
-def test_kill_by_a_user_terminates_once(emulator, clock, airflow_says, state, map_index):
-    supervisor = airflow_says(state, map_index)
+def test_kill_by_a_user_terminates_once(emulator, clock, airflow_state, state, map_index):
+    supervisor = airflow_state(state, map_index)
 
     cancel_as_airflow_does(clock, trigger_of(map_index), map_index)
 
@@ -176,8 +176,8 @@ def test_kill_by_a_user_terminates_once(emulator, clock, airflow_says, state, ma
     assert request.map_index == (None if map_index < 0 else map_index)
 
 
-def test_kill_outlives_the_cancellations_that_follow(emulator, clock, airflow_says, caplog):
-    airflow_says("failed")
+def test_kill_outlives_the_cancellations_that_follow(emulator, clock, airflow_state, caplog):
+    airflow_state("failed")
     fail(emulator, "POST", TERMINATE, status=503, times=3)
 
     cancel_as_airflow_does(clock, trigger_of())
@@ -195,8 +195,8 @@ def kill(clock, **more: Any) -> None:
 
 
 @pytest.mark.parametrize("state", WAITS_ON)
-def test_nothing_is_sent_while_the_task_continues(emulator, clock, airflow_says, state):
-    airflow_says(state)
+def test_nothing_is_sent_while_the_task_continues(emulator, clock, airflow_state, state):
+    airflow_state(state)
 
     kill(clock)
 
@@ -204,8 +204,8 @@ def test_nothing_is_sent_while_the_task_continues(emulator, clock, airflow_says,
 
 
 @pytest.mark.parametrize("state", KILLED)
-def test_task_that_does_not_wait_any_more_was_killed(emulator, clock, airflow_says, state):
-    airflow_says(state)
+def test_task_that_does_not_wait_any_more_was_killed(emulator, clock, airflow_state, state):
+    airflow_state(state)
 
     kill(clock)
 
@@ -223,34 +223,34 @@ def test_task_that_does_not_wait_any_more_was_killed(emulator, clock, airflow_sa
         {"run": None},
     ],
 )
-def test_nothing_is_sent_if_airflow_returns_no_state(emulator, clock, airflow_says, caplog, states):
-    airflow_says(None).states = states
+def test_nothing_is_sent_if_airflow_returns_no_state(emulator, clock, airflow_state, caplog, states):
+    airflow_state(None).states = states
 
     kill(clock)
 
     assert emulator.requests() == []
-    assert [INSTANCE in words for words in warnings(caplog)] == [True]
+    assert [INSTANCE in message for message in warnings(caplog)] == [True]
 
 
-def test_nothing_is_sent_if_the_state_cannot_be_read(emulator, clock, airflow_says, caplog):
-    airflow_says("failed").error = RuntimeError("the API server is away")
+def test_nothing_is_sent_if_the_state_cannot_be_read(emulator, clock, airflow_state, caplog):
+    airflow_state("failed").error = RuntimeError("the API server is away")
 
     kill(clock)
 
     assert emulator.requests() == []
-    assert [INSTANCE in words and "the API server is away" in words for words in warnings(caplog)] == [True]
+    assert [INSTANCE in message and "the API server is away" in message for message in warnings(caplog)] == [True]
 
 
-def test_nothing_is_sent_without_a_task_instance(emulator, clock, airflow_says):
-    airflow_says("failed")
+def test_nothing_is_sent_without_a_task_instance(emulator, clock, airflow_state):
+    airflow_state("failed")
 
     clock.run(v2_wait(INSTANCE, ITEM, terminate_on_kill=True).on_kill())
 
     assert emulator.requests() == []
 
 
-def test_task_whose_wait_timed_out_elsewhere_was_not_killed(emulator, clock, airflow_says):
-    airflow_says("failed")
+def test_task_whose_wait_timed_out_elsewhere_was_not_killed(emulator, clock, airflow_state):
+    airflow_state("failed")
 
     kill(clock, deadline=clock.deadline(-1.0))
     assert emulator.requests() == []
@@ -259,8 +259,8 @@ def test_task_whose_wait_timed_out_elsewhere_was_not_killed(emulator, clock, air
     assert terminations(emulator) == 1
 
 
-def test_kill_without_terminate_on_kill_reads_nothing(emulator, clock, airflow_says):
-    supervisor = airflow_says("failed")
+def test_kill_without_terminate_on_kill_reads_nothing(emulator, clock, airflow_state):
+    supervisor = airflow_state("failed")
 
     clock.run(v2_wait(INSTANCE, ITEM).on_kill())
 
@@ -271,8 +271,8 @@ def test_kill_without_terminate_on_kill_reads_nothing(emulator, clock, airflow_s
 
 
 @pytest.mark.parametrize("option", ["Reject", None])
-def test_ended_instance_is_sent_nothing(emulator, clock, airflow_says, caplog, option):
-    airflow_says("success")
+def test_ended_instance_is_sent_nothing(emulator, clock, airflow_state, caplog, option):
+    airflow_state("success")
     if option is None:
         emulator.control("POST", f"procore/instances/{INSTANCE}/terminate")
     else:
@@ -286,8 +286,8 @@ def test_ended_instance_is_sent_nothing(emulator, clock, airflow_says, caplog, o
     assert errors(caplog) == []
 
 
-def test_second_kill_does_no_harm(emulator, clock, airflow_says, caplog):
-    airflow_says("failed")
+def test_second_kill_does_no_harm(emulator, clock, airflow_state, caplog):
+    airflow_state("failed")
 
     kill(clock)
     kill(clock)
@@ -297,8 +297,8 @@ def test_second_kill_does_no_harm(emulator, clock, airflow_says, caplog):
 
 
 @pytest.mark.parametrize("status", [404, 409, 422])
-def test_instance_that_a_user_ends_during_the_kill_counts_as_ended(emulator, clock, airflow_says, caplog, status):
-    airflow_says("failed")
+def test_instance_that_a_user_ends_during_the_kill_counts_as_ended(emulator, clock, airflow_state, caplog, status):
+    airflow_state("failed")
     fail(emulator, "POST", TERMINATE, status=status, json={"error": "It has ended."}, after=True, times=ALWAYS)
 
     kill(clock)
@@ -327,8 +327,8 @@ PASSES = {
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("how", list(PASSES))
 @pytest.mark.parametrize("path", [TERMINATE, SHOW])
-def test_one_error_does_not_end_a_kill(emulator, clock, airflow_says, caplog, how, path):
-    airflow_says("failed")
+def test_one_error_does_not_end_a_kill(emulator, clock, airflow_state, caplog, how, path):
+    airflow_state("failed")
     fail(emulator, "POST" if path == TERMINATE else "GET", path, **PASSES[how])
 
     kill(clock)
@@ -338,8 +338,8 @@ def test_one_error_does_not_end_a_kill(emulator, clock, airflow_says, caplog, ho
     assert clock.elapsed <= cancellation.MAX_KILL_SECONDS
 
 
-def test_stated_wait_is_honoured(emulator, clock, airflow_says):
-    airflow_says("failed")
+def test_stated_wait_is_honoured(emulator, clock, airflow_state):
+    airflow_state("failed")
     fail(emulator, "POST", TERMINATE, status=429, headers={"Retry-After": "9"})
 
     kill(clock)
@@ -348,8 +348,8 @@ def test_stated_wait_is_honoured(emulator, clock, airflow_says):
     assert (terminations(emulator), sent(emulator)) == (1, 2)
 
 
-def test_instance_that_cannot_be_read_is_terminated(emulator, clock, airflow_says):
-    airflow_says("failed")
+def test_instance_that_cannot_be_read_is_terminated(emulator, clock, airflow_state):
+    airflow_state("failed")
     fail(emulator, "GET", SHOW, status=500, times=ALWAYS)
 
     kill(clock)
@@ -357,8 +357,8 @@ def test_instance_that_cannot_be_read_is_terminated(emulator, clock, airflow_say
     assert terminations(emulator) == 1
 
 
-def test_failed_connection_lookup_is_retried_during_a_kill(emulator, clock, airflow_says, monkeypatch):
-    airflow_says("failed")
+def test_failed_connection_lookup_is_retried_during_a_kill(emulator, clock, airflow_state, monkeypatch):
+    airflow_state("failed")
     trigger = trigger_of()
     lookups = []
     hook = trigger.open_hook()
@@ -389,21 +389,21 @@ LASTS = {
 
 
 @pytest.mark.parametrize("how", list(LASTS))
-def test_kill_without_success_names_the_instance(emulator, clock, airflow_says, caplog, how):
-    airflow_says("failed")
+def test_kill_without_success_names_the_instance(emulator, clock, airflow_state, caplog, how):
+    airflow_state("failed")
     fail(emulator, "POST", TERMINATE, times=ALWAYS, **LASTS[how])
 
     kill(clock)
 
     assert terminations(emulator) == 0
-    assert [INSTANCE in words for words in errors(caplog)] == [True]
+    assert [INSTANCE in message for message in errors(caplog)] == [True]
     assert clock.elapsed <= cancellation.MAX_KILL_SECONDS
     tries = {"429": range(1, 2), "not permitted": range(2, 3)}.get(how, range(4, 12))
     assert sent(emulator) in tries
 
 
-def test_error_of_a_secrets_backend_is_not_repeated(emulator, clock, airflow_says, caplog, monkeypatch):
-    airflow_says("failed")
+def test_error_of_a_secrets_backend_is_not_repeated(emulator, clock, airflow_state, caplog, monkeypatch):
+    airflow_state("failed")
 
     async def fails(conn_id):
         raise RuntimeError("hunter2")
@@ -412,12 +412,12 @@ def test_error_of_a_secrets_backend_is_not_repeated(emulator, clock, airflow_say
 
     kill(clock)
 
-    assert [INSTANCE in words for words in errors(caplog)] == [True]
+    assert [INSTANCE in message for message in errors(caplog)] == [True]
     assert "hunter2" not in caplog.text
 
 
-def test_hanging_connection_lookup_ends_at_the_time_limit(emulator, clock, airflow_says, caplog, monkeypatch):
-    airflow_says("failed")
+def test_hanging_connection_lookup_ends_at_the_time_limit(emulator, clock, airflow_state, caplog, monkeypatch):
+    airflow_state("failed")
 
     async def hang(conn_id):
         await asyncio.sleep(3600)
@@ -427,11 +427,11 @@ def test_hanging_connection_lookup_ends_at_the_time_limit(emulator, clock, airfl
     kill(clock)
 
     assert clock.elapsed == pytest.approx(cancellation.MAX_KILL_SECONDS)
-    assert [INSTANCE in words for words in errors(caplog)] == [True]
+    assert [INSTANCE in message for message in errors(caplog)] == [True]
 
 
-def test_airflow_that_does_not_respond_terminates_nothing(emulator, airflow_says, caplog, monkeypatch):
-    supervisor = airflow_says("failed")
+def test_airflow_that_does_not_respond_terminates_nothing(emulator, airflow_state, caplog, monkeypatch):
+    supervisor = airflow_state("failed")
     free = threading.Event()
     monkeypatch.setattr(cancellation, "MAX_KILL_SECONDS", 0.2)
     monkeypatch.setattr(supervisor, "send", lambda message: free.wait())
@@ -442,11 +442,11 @@ def test_airflow_that_does_not_respond_terminates_nothing(emulator, airflow_says
         free.set()
 
     assert emulator.requests() == []
-    assert [INSTANCE in words for words in errors(caplog)] == [True]
+    assert [INSTANCE in message for message in errors(caplog)] == [True]
 
 
-def test_triggerer_that_stops_during_a_kill_names_the_instance(emulator, clock, airflow_says, caplog):
-    airflow_says("failed")
+def test_triggerer_that_stops_during_a_kill_names_the_instance(emulator, clock, airflow_state, caplog):
+    airflow_state("failed")
     fail(emulator, "POST", TERMINATE, status=503, times=ALWAYS)
 
     async def scenario() -> None:
@@ -457,7 +457,7 @@ def test_triggerer_that_stops_during_a_kill_names_the_instance(emulator, clock, 
 
     clock.run(scenario())
 
-    assert [INSTANCE in words for words in errors(caplog)] == [True]
+    assert [INSTANCE in message for message in errors(caplog)] == [True]
     assert clock.elapsed < 6.0
 
 
@@ -503,9 +503,9 @@ def silent_connections(emulator, set_connection):
         server.close()
 
 
-def test_kill_does_not_wait_for_threads_of_polls(emulator, airflow_says, silent_connections):
+def test_kill_does_not_wait_for_threads_of_polls(emulator, airflow_state, silent_connections):
     """Neither polls of connections that hang delay it, nor what other triggers run on Airflow's threads."""
-    airflow_says("failed")
+    airflow_state("failed")
     (instance_id, item_id), *_ = start(emulator, 1)
     free = threading.Event()
 
@@ -531,8 +531,8 @@ def test_kill_does_not_wait_for_threads_of_polls(emulator, airflow_says, silent_
     assert terminations(emulator) == 1
 
 
-def test_server_that_hangs_gets_more_than_one_attempt(airflow_says, silent_connections, monkeypatch, caplog):
-    airflow_says("failed")
+def test_server_that_hangs_gets_more_than_one_attempt(airflow_state, silent_connections, monkeypatch, caplog):
+    airflow_state("failed")
     monkeypatch.setattr(cancellation, "MAX_KILL_SECONDS", 2.0)
     monkeypatch.setattr(cancellation, "MAX_REQUEST_SECONDS", 0.05)
     monkeypatch.setattr(cancellation, "FIRST_DELAY_SECONDS", 0.01)
@@ -542,4 +542,4 @@ def test_server_that_hangs_gets_more_than_one_attempt(airflow_says, silent_conne
 
     a_read_and_a_termination = 2
     assert len(server.calls) > a_read_and_a_termination
-    assert [INSTANCE in words for words in errors(caplog)] == [True]
+    assert [INSTANCE in message for message in errors(caplog)] == [True]

@@ -50,7 +50,7 @@ def respond(emulator, login="integration@example.com"):
 
 def test_xcom_follows_the_step_and_only_the_step(emulator, waiting, stored):
     async def scenario(waits):
-        waits.begin(of_task(v2_wait("700001", "5001", recorded=recorded(emulator))))
+        waits.start(of_task(v2_wait("700001", "5001", recorded=recorded(emulator))))
         for _ in range(3):
             await waits.poll()
         unchanged = list(stored)
@@ -71,7 +71,7 @@ def test_first_poll_corrects_what_the_worker_has_stored(emulator, waiting, store
     async def scenario(waits):
         fingerprint = recorded(emulator)
         respond(emulator)
-        waits.begin(of_task(v2_wait("700001", "5001", recorded=fingerprint)))
+        waits.start(of_task(v2_wait("700001", "5001", recorded=fingerprint)))
         await waits.poll()
 
     waiting(scenario)
@@ -81,7 +81,7 @@ def test_first_poll_corrects_what_the_worker_has_stored(emulator, waiting, store
 
 def test_overdue_step_is_stored_when_the_clock_has_moved(emulator, waiting, stored):
     async def scenario(waits):
-        waits.begin(of_task(v2_wait("700001", "5001", recorded=recorded(emulator))))
+        waits.start(of_task(v2_wait("700001", "5001", recorded=recorded(emulator))))
         await waits.poll()
         emulator.control("POST", "clock", advance=10 * 24 * 3600)
         await waits.poll()
@@ -95,7 +95,7 @@ def test_outage_is_stored_once_and_its_end(emulator, waiting, stored, monkeypatc
     monkeypatch.setenv("AIRFLOW__WORKFLOWS__REJECTION_PATIENCE", str(3 * INTERVAL))
 
     async def scenario(waits):
-        waits.begin(of_task(v2_wait("700001", "5001", recorded=recorded(emulator))))
+        waits.start(of_task(v2_wait("700001", "5001", recorded=recorded(emulator))))
         await waits.poll()
         emulator.control("POST", "faults", method="GET", times=10**6, status=503)
         emulator.control("POST", "faults", method="POST", path="history", times=10**6, status=503)
@@ -135,7 +135,7 @@ def test_xcom_that_cannot_be_stored_does_not_disturb_the_wait(emulator, waiting,
     monkeypatch.setattr(version_compat, "astore_xcom", fail)
 
     async def scenario(waits):
-        waits.begin(of_task(v2_wait("700001", "5001")))
+        waits.start(of_task(v2_wait("700001", "5001")))
         for _ in range(6):
             await waits.poll()
         end(emulator, "700001")
@@ -155,7 +155,7 @@ def test_xcom_that_takes_long_does_not_delay_the_wait(emulator, waiting, monkeyp
     monkeypatch.setattr(version_compat, "astore_xcom", hang)
 
     async def scenario(waits):
-        waits.begin(of_task(v2_wait("700001", "5001")))
+        waits.start(of_task(v2_wait("700001", "5001")))
         await waits.poll()
         end(emulator, "700001")
         await waits.poll()
@@ -181,7 +181,7 @@ def test_waits_store_their_xcoms_one_after_another(emulator, waiting, monkeypatc
 
     async def scenario(waits):
         started = start(emulator, 20)
-        waits.begin(*(of_task(v2_wait(*ids), task_id=ids[0]) for ids in started))
+        waits.start(*(of_task(v2_wait(*ids), task_id=ids[0]) for ids in started))
         await waits.poll()
         await waits.poll()
         return [instance_id for instance_id, _ in started]
@@ -199,7 +199,7 @@ def test_wait_that_has_ended_stores_nothing_more(emulator, waiting, stored, monk
 
     async def scenario(waits):
         (first, second) = start(emulator, 2)
-        waits.begin(*(of_task(v2_wait(*ids), task_id=ids[0]) for ids in (first, second)))
+        waits.start(*(of_task(v2_wait(*ids), task_id=ids[0]) for ids in (first, second)))
         await waits.poll()  # the first one is being stored, the second one waits for it
         end(emulator, first[0], second[0])
         for _ in range(8):
@@ -219,7 +219,7 @@ def test_legacy_wait_that_no_poll_has_read_stores_nothing(emulator, waiting, sto
 
     async def scenario(waits):
         wait = of_task(legacy_wait("568151", until=["Accepted"], mark=on_worker.mark, recorded="other"))
-        waits.begin(wait)
+        waits.start(wait)
         await waits.poll()
         return wait.is_polled
 
@@ -231,7 +231,7 @@ def test_nothing_is_stored_where_airflow_cannot(emulator, waiting, stored, monke
 
     async def scenario(waits):
         wait = of_task(v2_wait("700001", "5001"))
-        waits.begin(wait)
+        waits.start(wait)
         await waits.poll()
         await cancel(*waits.tasks)
 

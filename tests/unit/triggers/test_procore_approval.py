@@ -68,7 +68,7 @@ def test_recorded_response_fires_without_a_poll(emulator, waiting, airflow, cloc
     airflow.chosen = ["Approve"]
 
     async def scenario(waits):
-        waits.begin(approval())
+        waits.start(approval())
         await asyncio.sleep(INTERVAL / 2)
         return waits.tasks[0].result(), waits.counts()
 
@@ -80,7 +80,7 @@ def test_recorded_response_fires_without_a_poll(emulator, waiting, airflow, cloc
 
 def test_airflow_is_read_once_in_a_wait_of_days(emulator, waiting, airflow):
     async def scenario(waits):
-        waits.begin(approval())
+        waits.start(approval())
         for _ in range(5):
             await waits.poll()
         assert waits.statuses() == [None]
@@ -93,7 +93,7 @@ def test_failing_airflow_is_read_again_and_polls_continue(emulator, waiting, air
     airflow.failures, airflow.chosen = 2, ["Reject"]
 
     async def scenario(waits):
-        waits.begin(approval())
+        waits.start(approval())
         polls = [await waits.poll()]
         assert waits.statuses() == [None]
         await waits.poll()
@@ -107,7 +107,7 @@ def test_failing_airflow_is_read_again_and_polls_continue(emulator, waiting, air
 
 def test_it_shares_the_poll_of_all_waits_for_the_tool(emulator, waiting, airflow):
     async def scenario(waits):
-        waits.begin(v2_wait(INSTANCE, ITEM), approval(), *(approval() for _ in range(20)))
+        waits.start(v2_wait(INSTANCE, ITEM), approval(), *(approval() for _ in range(20)))
         return await waits.poll()
 
     assert waiting(scenario) == {BULK: 1}
@@ -137,7 +137,7 @@ def test_end_in_procore_is_noticed_and_no_sooner(emulator, waiting, airflow, end
     emulator.control("PATCH", "flags", **flags)
 
     async def scenario(waits):
-        waits.begin(approval())
+        waits.start(approval())
         await waits.poll()
         before = waits.statuses()
         end(emulator)
@@ -151,7 +151,7 @@ def test_deadline_ends_the_wait_while_airflow_fails(emulator, waiting, airflow, 
     airflow.failures = 99
 
     async def scenario(waits):
-        waits.begin(approval(deadline=clock.deadline(INTERVAL)))
+        waits.start(approval(deadline=clock.deadline(INTERVAL)))
         await waits.poll()
         await waits.poll()
         return waits.statuses()

@@ -31,11 +31,11 @@ def item_wait(item_id: str = ITEM, **more) -> ProcoreItemWaitTrigger:
 def many(emulator, count: int) -> tuple[list[str], list[str]]:
     """Start Legacy instances, and submit them; return their ids and those of their items."""
     found = emulator.control("POST", "procore/legacy/instances/many", count=count, workflow=LEGACY_WORKFLOW)
-    act(emulator, "Submit for Approval", "pat@example.com", found["ids"])
+    perform(emulator, "Submit for Approval", "pat@example.com", found["ids"])
     return found["ids"], found["object_ids"]
 
 
-def act(emulator, activity: str, login: str, ids: list[str]) -> None:
+def perform(emulator, activity: str, login: str, ids: list[str]) -> None:
     emulator.control("POST", "procore/legacy/instances/perform-many", ids=ids, activity=activity, login=login)
 
 
@@ -56,7 +56,7 @@ class Deferred:
         self.defer()
 
     def defer(self) -> None:
-        self.waits.begin(item_wait(**self.parameters))
+        self.waits.start(item_wait(**self.parameters))
 
     def restart_triggerer(self) -> None:
         self.waits.tasks.pop().cancel()
@@ -83,8 +83,8 @@ def test_120_items_in_legacy_take_four_calls_a_poll(emulator, waiting):
     items = many(emulator, 120)
 
     async def scenario(waits):
-        waits.begin(*waits_for(items))
-        await waits.settle()
+        waits.start(*waits_for(items))
+        await waits.poll_until_shared()
         return await polls(waits, 3)
 
     assert waiting(scenario) == [{BULK: 3, LIST: 1}] * 3
@@ -95,8 +95,8 @@ def test_items_share_the_polls_of_other_waits(emulator, waiting):
 
     async def scenario(waits):
         in_legacy = [legacy_wait(instance_id) for instance_id in items[0]]
-        waits.begin(*waits_for(items), *in_legacy, v2_wait("700001", "5001"))
-        await waits.settle()
+        waits.start(*waits_for(items), *in_legacy, v2_wait("700001", "5001"))
+        await waits.poll_until_shared()
         return await waits.poll()
 
     assert waiting(scenario) == {BULK: 1, LIST: 1}
@@ -108,14 +108,14 @@ def test_items_that_left_legacy_are_not_polled_individually(emulator, waiting, s
     items = many(emulator, 20)
 
     async def scenario(waits):
-        waits.begin(*waits_for(items))
-        await waits.settle()
+        waits.start(*waits_for(items))
+        await waits.poll_until_shared()
         upgrade(emulator, side)
         await polls(waits, 15)
         for task in [task for task in waits.tasks if task.done()]:
             seen = task.result()["seen"]
             waits.tasks.remove(task)
-            waits.begin(item_wait(seen["legacy"]["object_id"], seen=seen))
+            waits.start(item_wait(seen["legacy"]["object_id"], seen=seen))
         await polls(waits, 2)
         left = await polls(waits, 3)
         for item_id in items[1]:
@@ -135,8 +135,8 @@ def test_v2_without_bulk_history_is_not_polled_for_each_item(emulator, waiting):
     emulator.control("PATCH", "flags", bulk_history="absent")
 
     async def scenario(waits):
-        waits.begin(*waits_for(items))
-        await waits.settle()
+        waits.start(*waits_for(items))
+        await waits.poll_until_shared()
         return await polls(waits, 3)
 
     for poll in waiting(scenario):
@@ -229,7 +229,7 @@ def test_overdue_legacy_state_is_noticed_without_another_read(emulator, waiting)
     _, arguments = deferred(wait, {}).trigger.serialize()
 
     async def scenario(waits):
-        waits.begin(ProcoreItemWaitTrigger(**{**arguments, "deadline": None}))
+        waits.start(ProcoreItemWaitTrigger(**{**arguments, "deadline": None}))
         seen = await polls(waits, 57)
         before = waits.statuses()
         await polls(waits, 5)
@@ -250,9 +250,9 @@ def test_legacy_decision_ends_the_wait(emulator, waiting):
     items = many(emulator, 30)
 
     async def scenario(waits):
-        waits.begin(*waits_for(items))
-        await waits.settle()
-        act(emulator, "Approve", "rita@example.com", items[0][:10])
+        waits.start(*waits_for(items))
+        await waits.poll_until_shared()
+        perform(emulator, "Approve", "rita@example.com", items[0][:10])
         await polls(waits, 12)
         return waits.statuses(), waits.results()
 
@@ -264,7 +264,7 @@ def test_legacy_decision_ends_the_wait(emulator, waiting):
 
 def test_item_that_no_tool_knows_is_an_error_after_the_patience(emulator, waiting):
     async def scenario(waits):
-        waits.begin(item_wait("4711"))
+        waits.start(item_wait("4711"))
         await polls(waits, 9)
         before = waits.statuses()
         await polls(waits, 4)
@@ -280,7 +280,7 @@ def test_v2_instance_that_disappears_is_an_error_after_the_patience(emulator, wa
     submit(emulator)
 
     async def scenario(waits):
-        waits.begin(item_wait())
+        waits.start(item_wait())
         await polls(waits, 2)
         upgrade(emulator, "draft")
         started = start_in_v2(emulator)
@@ -296,10 +296,10 @@ def test_last_poll_at_the_deadline_reads_both_tools(emulator, waiting, clock):
     submit(emulator)
 
     async def scenario(waits):
-        waits.begin(item_wait(deadline=clock.deadline(2.5 * INTERVAL), legacy_until=["Approved"]))
+        waits.start(item_wait(deadline=clock.deadline(2.5 * INTERVAL), legacy_until=["Approved"]))
         await polls(waits, 1)
         await asyncio.sleep(0.6 * INTERVAL)
-        act(emulator, "Approve", "rita@example.com", [LEGACY_ID])
+        perform(emulator, "Approve", "rita@example.com", [LEGACY_ID])
         await asyncio.sleep(INTERVAL)
         return waits.tasks[0].result()
 
@@ -312,7 +312,7 @@ def test_outage_of_both_tools_is_reported_once(emulator, waiting, monkeypatch):
     monkeypatch.setattr(ProcoreItemWaitTrigger, "report_outage", lambda self, fault: reported.append(bool(fault)))
 
     async def scenario(waits):
-        waits.begin(item_wait())
+        waits.start(item_wait())
         await polls(waits, 2)
         emulator.control("POST", "faults", path="/rest/", times=9999, status=503)
         await polls(waits, 20)

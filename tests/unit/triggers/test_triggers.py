@@ -76,7 +76,7 @@ def parameters_of(cls):
             break
         if "__init__" in vars(base):
             taken = inspect.signature(base.__init__).parameters.values()
-            names |= {one.name: one for one in taken if one.kind is one.KEYWORD_ONLY}
+            names |= {parameter.name: parameter for parameter in taken if parameter.kind is parameter.KEYWORD_ONLY}
     return names
 
 
@@ -130,7 +130,7 @@ def test_poll_emits_statistics_with_tags(clock, product, statistics):
 
     async def read(reader, subscribers):
         await reader.call(three_requests)
-        reader.deliver_all((one, None) for one in subscribers)
+        reader.deliver_all((subscriber, None) for subscriber in subscribers)
 
     async def scenario():
         product.next = [read]
@@ -141,7 +141,7 @@ def test_poll_emits_statistics_with_tags(clock, product, statistics):
     clock.run(scenario())
 
     tags = {"connection": "made_up", "product": "made_up", "scope": "scope"}
-    assert [one for one in statistics if one[1]] == [
+    assert [row for row in statistics if row[1]] == [
         ("workflows.requests", 3, tags),
         ("workflows.polls", 1, tags),
         ("workflows.waits", 4, tags),
@@ -174,7 +174,7 @@ def test_malformed_time_fails_no_poll(clock, product, statistics):
     async def scenario():
         async def read(reader, subscribers):
             scope.record_step("not a time")
-            reader.deliver_all((one, None) for one in subscribers)
+            reader.deliver_all((subscriber, None) for subscriber in subscribers)
 
         product.next = [read]
         task = wait_for(MadeUpWait(scope))

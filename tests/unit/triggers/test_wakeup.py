@@ -1,4 +1,4 @@
-"""The trigger of tasks that poll on workers: it sleeps until a time, and yields the event that it was given."""
+"""The trigger of tasks that poll on workers: it sleeps until a time, and yields the event of its arguments."""
 
 from __future__ import annotations
 
