@@ -19,22 +19,22 @@ pytestmark = pytest.mark.compat
 
 FOLDER = Path(__file__).parents[2] / "example_dags"
 EXAMPLES = sorted(path for path in FOLDER.glob("*.py") if NEEDS.get(path.stem, AIRFLOW) <= AIRFLOW)
-# Parses each DAG as the DAG processor does, in a fork of a process that imported Airflow, and notes every connection,
+# Parses each DAG as the DAG processor does, in a fork of a process that imported Airflow, and records every connection,
 # look-up, process and file that is written.
 PARSE = """
 import importlib.util, json, os, pathlib, sys
 import airflow.sdk
 airflow.sdk.DAG("first", schedule=None)  # what Airflow itself does at the first DAG is not the example's
-WATCHED = {"socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.remove", "os.rename", "os.mkdir"}
+AUDITED = {"socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.remove", "os.rename", "os.mkdir"}
 def parse(path):
     touched = []
-    def watch(event, arguments):
+    def record(event, arguments):
         writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
-        if (event in WATCHED or writes) and "__pycache__" not in str(arguments[0]):
+        if (event in AUDITED or writes) and "__pycache__" not in str(arguments[0]):
             touched.append(f"{event} {arguments[0]}")
     spec = importlib.util.spec_from_file_location("example", path)
     module = importlib.util.module_from_spec(spec)
-    sys.addaudithook(watch)
+    sys.addaudithook(record)
     spec.loader.exec_module(module)
     dag = vars(module)[path.stem]()
     heavy = sorted({"requests", "pyarrow", "fastapi", "duckdb", "matplotlib"} & set(sys.modules))

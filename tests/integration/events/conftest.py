@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-MOST_BYTES = 65_536
+MAX_BYTES = 65_536
 PATIENCE = 10.0  # seconds
 
 if importlib.util.find_spec("airflow.triggers.shared_stream") is None:
@@ -83,7 +83,7 @@ class OneStore:
     async def aset(self, key: str, value: Any) -> None:
         assert value is not None
         text = json.dumps(value)
-        assert len(text) <= MOST_BYTES, f"{key} has {len(text)} bytes"
+        assert len(text) <= MAX_BYTES, f"{key} has {len(text)} bytes"
         await asyncio.sleep(0)
         stores = self.of.stores
         if self.of.is_dead or stores.fails("set", self.asset, key):
@@ -112,7 +112,7 @@ class Triggerer:
         self.stored: list[dict[str, Any]] = []  # rows of the events that have reached the database
         self.unsent: list[int] = []
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._given: list[TriggerStores] = []
+        self._stores: list[TriggerStores] = []
 
     def watch(self, trigger: Any, *assets: str) -> int:
         """Start a watcher for assets, by default for the one it names."""
@@ -120,7 +120,7 @@ class Triggerer:
         assert path.endswith(type(trigger).__name__)
         copy = type(trigger)(**json.loads(json.dumps(kwargs)))
         copy.asset_state_store = self.stores.of(*(assets or (trigger.asset or "asset",)))
-        self._given.append(copy.asset_state_store)
+        self._stores.append(copy.asset_state_store)
         number = len(self._tasks)
         name = " ".join(copy.asset_state_store.assets)
         self._tasks[number] = asyncio.create_task(self._run(number, copy, name))
@@ -164,8 +164,8 @@ class Triggerer:
 
     async def kill(self) -> None:
         """End it at once: nothing more reaches a store."""
-        for given in self._given:
-            given.is_dead = True
+        for stores in self._stores:
+            stores.is_dead = True
         for number in self._tasks:
             await self.stop(number)
         await self.manager.stop_all()

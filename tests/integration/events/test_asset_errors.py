@@ -17,7 +17,7 @@ from airflow_provider_workflows.triggers.procore_events import CHANGES
 pytestmark = pytest.mark.compat
 
 TOOL = "purchase_order_contract"
-NAME = "orders that ask us"
+NAME = "orders to respond to"
 EXAMPLES = Path(__file__).parents[3] / "example_dags"
 EVENTS_PAGE = (Path(__file__).parents[3] / "docs" / "events.md").read_text()
 
@@ -42,9 +42,9 @@ def error_of(build, *args, **kwargs) -> str:
     ids=str,
 )
 def test_error_names_the_function_and_the_asset(kwargs, text):
-    said = error_of(procore_asset, NAME, **{"tool_type": TOOL, **kwargs})
+    message = error_of(procore_asset, NAME, **{"tool_type": TOOL, **kwargs})
 
-    assert said == f"procore_asset({NAME!r}): {text}"
+    assert message == f"procore_asset({NAME!r}): {text}"
 
 
 def test_error_names_the_workflowsoft_function_and_the_asset():
@@ -66,11 +66,11 @@ def test_error_of_airflow_names_the_asset(name):
 
 
 @pytest.mark.parametrize("names", [("step",), ("diagram",), (), ("step", "step_id"), ("diagram", "step", "step_id")])
-def test_step_is_given_by_diagram_and_step_or_by_its_id(names):
-    said = error_of(workflowsoft_asset, "vendors", **dict.fromkeys(names, "1"))
+def test_step_is_named_by_diagram_and_step_or_by_its_id(names):
+    message = error_of(workflowsoft_asset, "vendors", **dict.fromkeys(names, "1"))
 
-    given = " and ".join(names) or "nothing"
-    assert said == f"workflowsoft_asset('vendors'): Give both diagram and step, or step_id alone; got {given}."
+    found = " and ".join(names) or "nothing"
+    assert message == f"workflowsoft_asset('vendors'): Give both diagram and step, or step_id alone; got {found}."
 
 
 @pytest.mark.parametrize(
@@ -100,9 +100,9 @@ def test_iterator_is_rejected_with_the_allowed_types(build, kwargs):
     ids=lambda value: getattr(value, "__name__", None),
 )
 def test_template_is_rejected_with_advice(build, kwargs, named):
-    said = error_of(build, NAME, **kwargs)
+    message = error_of(build, NAME, **kwargs)
 
-    assert f"{named} is a template, which Airflow does not render in an asset's watcher. Give the value" in said
+    assert f"{named} is a template, which Airflow does not render in an asset's watcher. Give the value" in message
 
 
 def test_a_template_as_a_name_is_rejected():

@@ -29,8 +29,8 @@ TOOL = "purchase_order_contract"
 
 
 def watcher(asset):
-    (one,) = asset.watchers
-    return one.trigger
+    (found,) = asset.watchers
+    return found.trigger
 
 
 def test_an_asset_for_requests():

@@ -19,7 +19,7 @@ from tests.support.sizes import some_and_all
 
 TOOL = "purchase_order_contract"
 SEEDED = "700001"
-US = "integration@example.com"
+OWN_LOGIN = "integration@example.com"
 PROJECTS = ["1001", "1002"]
 ALWAYS = 10**6
 
@@ -45,7 +45,7 @@ def start(emulator, project="1001", item_id=None):
     return emulator.control("POST", "procore/instances", **order)["id"]
 
 
-def respond(emulator, instance_id, option="Approve", login=US):
+def respond(emulator, instance_id, option="Approve", login=OWN_LOGIN):
     emulator.control("POST", f"procore/instances/{instance_id}/respond", login=login, option=option)
 
 
@@ -58,7 +58,7 @@ def close(emulator, project, **fault):
 
 
 def warnings(caplog, text):
-    return [one for one in caplog.records if one.levelno >= logging.WARNING and text in one.getMessage()]
+    return [record for record in caplog.records if record.levelno >= logging.WARNING and text in record.getMessage()]
 
 
 def rows(triggerer, asset=None):
@@ -89,7 +89,7 @@ CLOSED = [
 @pytest.mark.parametrize("fault", some_and_all(CLOSED, 4, named))
 def test_forbidden_project_stops_events_of_no_other(run, emulator, caplog, fault, closed):
     (other,) = set(PROJECTS) - {closed}
-    kept = {project: start(emulator, project) for project in PROJECTS}
+    started = {project: start(emulator, project) for project in PROJECTS}
 
     async def scenario(triggerer):
         triggerer.watch(changed())
@@ -99,7 +99,7 @@ def test_forbidden_project_stops_events_of_no_other(run, emulator, caplog, fault
         close(emulator, closed, **fault)
         await triggerer.polls(4)
         triggerer.new = start(emulator, other)
-        respond(emulator, kept[closed])
+        respond(emulator, started[closed])
         await triggerer.until(lambda: len(triggerer.events("changes")) == 1)
         await triggerer.until(lambda: len(triggerer.events("requests")) == 4)
         await triggerer.polls(8)
@@ -111,7 +111,7 @@ def test_forbidden_project_stops_events_of_no_other(run, emulator, caplog, fault
     triggerer = run(scenario)
 
     assert triggerer.meanwhile == [(triggerer.new, "started")]
-    assert rows(triggerer, "changes")[1:] == [(kept[closed], "changed")]
+    assert rows(triggerer, "changes")[1:] == [(started[closed], "changed")]
     assert {row["project_id"] for row in triggerer.events("changes")[1:]} == {closed}
     assert len(triggerer.event_ids("requests")) == len(set(triggerer.event_ids("requests"))) == 4
     assert len(warnings(caplog, f"project {closed} failed, will retry")) == 2  # each scope names it once
@@ -230,7 +230,10 @@ MALFORMED_ROWS = [None, 7, [], {}, {"id": None}, {"id": {}}, {"id": "", "item_id
 
 
 def listed(emulator, *instance_ids, malformed=()):
-    rows = [{"id": one, "item_id": "5001" if one == SEEDED else "990001", "ended_at": None} for one in instance_ids]
+    rows = [
+        {"id": instance_id, "item_id": "5001" if instance_id == SEEDED else "990001", "ended_at": None}
+        for instance_id in instance_ids
+    ]
     path = "/projects/1001/workflows/instances$"
     emulator.control(
         "POST", "faults?replace=true", path=path, times=ALWAYS, status=200, json={"data": [*malformed, *rows]}
@@ -271,7 +274,7 @@ def test_ended_rows_are_not_read_individually(run, emulator):
 
     run(scenario)
 
-    read = [one["path"].rpartition("/")[2] for one in emulator.requests() if "/instances/" in one["path"]]
+    read = [request["path"].rpartition("/")[2] for request in emulator.requests() if "/instances/" in request["path"]]
     assert set(read) == {SEEDED}
 
 
@@ -287,7 +290,7 @@ def test_ended_row_without_an_end_is_read_once(run, emulator):
 
     run(scenario)
 
-    assert len([one for one in emulator.requests() if one["path"].endswith(f"/instances/{ended}")]) == 1
+    assert len([request for request in emulator.requests() if request["path"].endswith(f"/instances/{ended}")]) == 1
 
 
 @pytest.mark.parametrize("bulk", ["present", "absent"])
@@ -472,12 +475,12 @@ def test_set_is_the_same_watcher_with_any_hash_seed(seed):
 
 @pytest.mark.parametrize("trigger", [changed, requested])
 def test_parameters_in_another_order_are_the_same_watcher(trigger):
-    one = trigger(project_id=["1002", 1001], tool_type=["b", "a", "b"])
+    first = trigger(project_id=["1002", 1001], tool_type=["b", "a", "b"])
     same = trigger(project_id=("1001", "1002"), tool_type={"a", "b"})
 
-    assert one.serialize() == same.serialize()
-    assert one.store_key == same.store_key
-    assert one.store_key != trigger(project_id=["1001"], tool_type=["a", "b"]).store_key
+    assert first.serialize() == same.serialize()
+    assert first.store_key == same.store_key
+    assert first.store_key != trigger(project_id=["1001"], tool_type=["a", "b"]).store_key
     assert changed().store_key != requested().store_key
 
 

@@ -16,7 +16,7 @@ from airflow_provider_workflows.triggers.procore_events import (
 
 TOOL = "purchase_order_contract"
 INSTANCE = "700001"  # of the seed; it waits for the integration's user
-US, DIRECTOR = "integration@example.com", "dana@example.com"
+OWN_LOGIN, DIRECTOR = "integration@example.com", "dana@example.com"
 
 
 def requested(**kwargs):
@@ -151,7 +151,7 @@ def test_repeated_request_has_another_id(run, emulator, stores):
     async def scenario(triggerer):
         triggerer.watch(requested())
         await triggerer.until(lambda: len(triggerer.payloads) == 1)
-        respond(emulator, US, "Approve")
+        respond(emulator, OWN_LOGIN, "Approve")
         await triggerer.until(lambda: "{}" in stores.values.get("requests", {}).values())
         respond(emulator, DIRECTOR, "Return")
         await triggerer.until(lambda: len(triggerer.payloads) == 2)
@@ -163,7 +163,7 @@ def test_repeated_request_has_another_id(run, emulator, stores):
 
 
 def test_a_user_can_be_named_by_login(run, emulator):
-    respond(emulator, US, "Approve")
+    respond(emulator, OWN_LOGIN, "Approve")
 
     async def scenario(triggerer):
         triggerer.watch(requested(user=DIRECTOR))
@@ -193,7 +193,7 @@ def test_instance_is_emitted_from_its_start_to_its_end(run, emulator):
         await triggerer.polls(2)
         triggerer.new = new = start(emulator)
         await triggerer.until(lambda: len(triggerer.payloads) == 1)
-        respond(emulator, US, "Approve", new)
+        respond(emulator, OWN_LOGIN, "Approve", new)
         await triggerer.until(lambda: len(triggerer.payloads) == 2)
         respond(emulator, DIRECTOR, "Approve", new)
         await triggerer.until(lambda: len(triggerer.payloads) == 3)
@@ -225,7 +225,7 @@ def test_changes_are_the_same_in_either_order_of_events(run, emulator, order):
     async def scenario(triggerer):
         triggerer.watch(changed())
         await triggerer.polls(2)
-        respond(emulator, US, "Approve")
+        respond(emulator, OWN_LOGIN, "Approve")
         await triggerer.until(lambda: len(triggerer.payloads) == 1)
         respond(emulator, DIRECTOR, "Reject")
         await triggerer.until(lambda: len(triggerer.payloads) == 2)
@@ -241,7 +241,7 @@ def test_repeated_state_is_another_event(run, emulator):
     async def scenario(triggerer):
         triggerer.watch(changed())
         await triggerer.polls(2)
-        for number, (login, option) in enumerate([(US, "Approve"), (DIRECTOR, "Return")] * 2):
+        for number, (login, option) in enumerate([(OWN_LOGIN, "Approve"), (DIRECTOR, "Return")] * 2):
             respond(emulator, login, option)
             await triggerer.until(lambda number=number: len(triggerer.payloads) == number + 1)
 
@@ -262,7 +262,7 @@ def test_change_event_that_airflow_lost_is_redelivered_with_its_id(run, emulator
         await triggerer.polls(2)
 
     run(baseline)
-    respond(emulator, US, "Approve")
+    respond(emulator, OWN_LOGIN, "Approve")
     killed = run(scenario, persists=False)
     again = run(scenario)
 
@@ -283,7 +283,7 @@ def test_end_while_no_triggerer_runs_is_emitted(run, emulator):
     second = start(emulator)
     run(baseline)
     emulator.control("POST", f"procore/instances/{INSTANCE}/terminate")
-    respond(emulator, US, "Approve", second)
+    respond(emulator, OWN_LOGIN, "Approve", second)
     triggerer = run(scenario)
 
     rows = {row["instance_id"]: row for row in triggerer.events()}
@@ -311,7 +311,7 @@ def test_redelivered_start_event_has_the_same_id(run, emulator):
     run(baseline)
     new = start(emulator)
     (first,) = run(killed, persists=False).events()
-    respond(emulator, US, "Approve", new)
+    respond(emulator, OWN_LOGIN, "Approve", new)
     again, moved = run(moves_on).events()
 
     assert first["event_id"] == again["event_id"] == f"instance_started:{new}"
@@ -340,7 +340,7 @@ def test_change_is_emitted_when_the_previous_one_is_stored(run, emulator):
         await triggerer.until(lambda: len(triggerer.payloads) == 2)
 
     run(baseline)
-    respond(emulator, US, "Approve")
+    respond(emulator, OWN_LOGIN, "Approve")
     (first,) = run(killed, persists=False).events()
     second, ended = run(scenario, persists=False).events()
     assert (first["step"], second["step"], ended["change"]) == ("Director Approval", "Budget Check", "ended")
@@ -358,11 +358,11 @@ def found(active, described, left):
 
 
 def stored_instances(seen):
-    """Return the instances that are watched for their end: no places, and none that are gone."""
-    return {one: entry for one, entry in seen.items() if one.isdecimal() and not entry.startswith("~")}
+    """Return the instances whose end is awaited: no places, and none that are gone."""
+    return {key: entry for key, entry in seen.items() if key.isdecimal() and not entry.startswith("~")}
 
 
-def told_of(rows):
+def seen_events(rows):
     return [(row["change"], row["state"]) for row in rows]
 
 
@@ -374,7 +374,7 @@ def test_instance_that_ends_during_a_poll_is_emitted_as_ended_once():
     seen, after = watcher.news(seen, found({}, {}, {INSTANCE: OVER}), is_first=False)
 
     assert between == []
-    assert told_of(after) == [("ended", "complete")]
+    assert seen_events(after) == [("ended", "complete")]
     assert stored_instances(seen) == {}
 
 
@@ -390,11 +390,11 @@ def test_redelivered_end_event_has_the_same_id():
 
 @pytest.mark.parametrize("shown", [{}, {INSTANCE: OVER}], ids=["not readable", "over already"])
 @pytest.mark.parametrize(
-    ("end", "told_at_last"),
+    ("end", "emitted_last"),
     [(OVER, [("started", "complete"), ("ended", "complete")]), (None, [("started", None), ("gone", None)])],
     ids=["ended", "gone"],
 )
-def test_listed_instance_never_read_as_active_is_emitted_at_its_end(shown, end, told_at_last):
+def test_listed_instance_never_read_as_active_is_emitted_at_its_end(shown, end, emitted_last):
     watcher = changed()
     seen, _ = watcher.news({}, found({}, {}, {}), is_first=True)
     for _ in range(2):
@@ -404,7 +404,7 @@ def test_listed_instance_never_read_as_active_is_emitted_at_its_end(shown, end, 
     assert (waiting, outcome.desired) == ([], LISTED)
     seen, facts = watcher.news(seen, found({}, {}, {INSTANCE: end}), is_first=False)
 
-    assert told_of(facts) == told_at_last
+    assert seen_events(facts) == emitted_last
     assert stored_instances(seen) == {}
 
 
@@ -414,14 +414,14 @@ def test_instance_read_later_than_listed_has_started():
     seen, _ = watcher.news(seen, found(LISTED, {}, {}), is_first=False)
     seen, facts = watcher.news(seen, found(LISTED, {INSTANCE: HERE}, {}), is_first=False)
 
-    assert told_of(facts) == [("started", "in_progress")]
+    assert seen_events(facts) == [("started", "in_progress")]
     assert watcher.news(seen, found(LISTED, {INSTANCE: HERE}, {}), is_first=False) == (seen, [])
 
 
 def test_surplus_of_an_event_is_not_lost_when_it_ends(monkeypatch):
     monkeypatch.setattr(procore_events, "MAX_FACTS", 2)
     ids = ["1", "2", "3", "4"]
-    listed = {one: (HERE_IS, one) for one in ids}
+    listed = {instance_id: (HERE_IS, instance_id) for instance_id in ids}
     watcher = changed()
     seen, _ = watcher.news({}, found({}, {}, {}), is_first=True)
     seen, facts = watcher.news(seen, found(listed, dict.fromkeys(ids, HERE), {}), is_first=False)
@@ -430,7 +430,7 @@ def test_surplus_of_an_event_is_not_lost_when_it_ends(monkeypatch):
         facts += more
 
     rows = [(row["change"], row["instance_id"]) for row in facts]
-    assert sorted(rows) == sorted((change, one) for one in ids for change in ("started", "ended"))
+    assert sorted(rows) == sorted((change, instance_id) for instance_id in ids for change in ("started", "ended"))
 
 
 def test_hidden_instance_is_gone(run, emulator, monkeypatch):
@@ -462,7 +462,7 @@ def test_filters_affect_emitted_events_and_not_reading(run, emulator):
         await triggerer.polls(8)
         since = len(emulator.requests())
         readings = triggerer.readings
-        respond(emulator, US, "Approve")
+        respond(emulator, OWN_LOGIN, "Approve")
         await triggerer.until(lambda: len(triggerer.events("all")) == 1)
         respond(emulator, DIRECTOR, "Approve")
         await triggerer.until(lambda: len(triggerer.events("all")) == 2)
@@ -492,7 +492,7 @@ def test_watchers_of_one_scope_are_polled_once(run, emulator):
 
 
 def test_each_asset_has_its_own_cursor(run, emulator, stores):
-    async def one(triggerer):
+    async def scenario(triggerer):
         triggerer.watch(changed(asset="early"))
         await triggerer.polls(2)
 
@@ -502,8 +502,8 @@ def test_each_asset_has_its_own_cursor(run, emulator, stores):
         await triggerer.until(lambda: triggerer.events("early"))
         await triggerer.polls(4)
 
-    run(one)
-    respond(emulator, US, "Approve")
+    run(scenario)
+    respond(emulator, OWN_LOGIN, "Approve")
     triggerer = run(both)
 
     assert [row["change"] for row in triggerer.events("early")] == ["changed"]
@@ -523,7 +523,7 @@ def test_changes_are_emitted_with_any_bulk_history(run, emulator, caplog, flag):
         await triggerer.polls(2)
         triggerer.new = start(emulator)
         await triggerer.until(lambda: len(triggerer.payloads) == 1)
-        respond(emulator, US, "Approve")
+        respond(emulator, OWN_LOGIN, "Approve")
         await triggerer.until(lambda: len(triggerer.payloads) == 2)
         emulator.control("POST", f"procore/instances/{triggerer.new}/terminate")
         await triggerer.until(lambda: len(triggerer.payloads) == 3)
@@ -535,8 +535,8 @@ def test_changes_are_emitted_with_any_bulk_history(run, emulator, caplog, flag):
         (INSTANCE, "changed"),
         (triggerer.new, "ended"),
     ]
-    said = [record for record in caplog.records if "Reading the bulk history" in record.message]
-    assert len(said) == (flag == "absent")
+    records = [record for record in caplog.records if "Reading the bulk history" in record.message]
+    assert len(records) == (flag == "absent")
 
 
 def test_poll_reads_a_few_individually_without_a_bulk_history(run, emulator, monkeypatch):
@@ -573,7 +573,7 @@ def test_a_bulk_history_that_is_there_later_is_used_then(run, emulator, monkeypa
         await triggerer.until(lambda: paths(emulator, "/bulk_history", since))
         await triggerer.polls(2)
         since = len(emulator.requests())
-        respond(emulator, US, "Approve")
+        respond(emulator, OWN_LOGIN, "Approve")
         await triggerer.until(lambda: triggerer.payloads)
         assert paths(emulator, "/history", since) == []
 
@@ -588,9 +588,9 @@ def test_instance_with_a_server_error_delays_no_other(run, emulator):
         triggerer.watch(changed())
         await triggerer.polls(2)
         emulator.control("POST", "faults", path=f"/instances/{INSTANCE}/history", status=500, times=10_000)
-        respond(emulator, US, "Approve", new)
+        respond(emulator, OWN_LOGIN, "Approve", new)
         await triggerer.until(lambda: triggerer.payloads)
-        respond(emulator, US, "Approve")
+        respond(emulator, OWN_LOGIN, "Approve")
         await triggerer.polls(3)
         assert len(triggerer.payloads) == 1
         emulator.control("DELETE", "faults")
@@ -646,7 +646,9 @@ def test_restart_during_an_outage_redelivers_nothing(run, emulator):
 
 def test_request_missing_once_in_a_list_is_not_redelivered():
     def found(*ids):
-        return Requested("1", "9", [HERE_IS], {f"response_requested:{one}:1:9": (HERE_IS, {}) for one in ids})
+        return Requested(
+            "1", "9", [HERE_IS], {f"response_requested:{instance_id}:1:9": (HERE_IS, {}) for instance_id in ids}
+        )
 
     watcher = requested()
     seen, first = watcher.news({}, found("7", "8"), is_first=False)
@@ -667,7 +669,7 @@ def test_instance_unread_at_the_first_start_is_not_started_later(run, emulator):
         await triggerer.polls(2)
         emulator.control("DELETE", "faults")
         await triggerer.polls(3)
-        respond(emulator, US, "Approve")
+        respond(emulator, OWN_LOGIN, "Approve")
         await triggerer.until(lambda: triggerer.payloads)
 
     assert [row[:2] for row in changes(run(scenario))] == [(INSTANCE, "changed")]

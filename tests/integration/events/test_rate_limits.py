@@ -28,12 +28,15 @@ TOOL = "purchase_order_contract"
     ],
 )
 @pytest.mark.parametrize(
-    ("headers", "says"), [("never", "retry_after"), pytest.param("when_on", "both", marks=pytest.mark.slow)]
+    ("headers", "rate_limit_response"),
+    [("never", "retry_after"), pytest.param("when_on", "both", marks=pytest.mark.slow)],
 )
-def test_poll_survives_a_rate_limit_in_the_middle(airflow_connections, monkeypatch, kind, bulk, many, headers, says):
+def test_poll_survives_a_rate_limit_in_the_middle(
+    airflow_connections, monkeypatch, kind, bulk, many, headers, rate_limit_response
+):
     emulator = airflow_connections
     emulator.control("POST", "procore/instances/many", count=many, tool_type=TOOL)
-    limits = {"rate_limit": "on", "spike_limit": 7, "rate_headers": headers, "rate_429": says}
+    limits = {"rate_limit": "on", "spike_limit": 7, "rate_headers": headers, "rate_429": rate_limit_response}
     emulator.control("PATCH", "flags", bulk_history=bulk, **limits)
     # As where a server's limit cannot be guessed, so that every poll is rate-limited several times.
     monkeypatch.setattr(rate_limiter, "MIN_SPIKE_REQUESTS", 10_000)
@@ -44,14 +47,14 @@ def test_poll_survives_a_rate_limit_in_the_middle(airflow_connections, monkeypat
     )
     found = []
 
-    async def watch():
+    async def collect():
         async with aclosing(kind(tool_type=TOOL, poll_interval=60.0).snapshots()) as snapshots:
             async for snapshot in snapshots:
                 found.append(snapshot)
 
     async def for_a_while():
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(watch(), 900)
+            await asyncio.wait_for(collect(), 900)
 
     with VirtualTime() as clock:
         clock.run(for_a_while())

@@ -10,12 +10,12 @@ import pytest
 from airflow_provider_workflows.rules.procore_events import PARTS, Instances, Requested, short_hash
 from airflow_provider_workflows.triggers.events import MAX_SHARD_BYTES, SeenEventStore
 from airflow_provider_workflows.triggers.procore_events import ProcoreInstanceChangedTrigger
-from tests.integration.events.conftest import MOST_BYTES
+from tests.integration.events.conftest import MAX_BYTES
 from tests.support.sizes import tenth_and_full
 
 MANY = 20_000
 PLACE = ("purchase_order_contract", "562949953421312")  # as long as Procore's ids are
-LONGEST_BLOCK = 0.2  # seconds of processor time of the event loop, after which Airflow's triggerer complains
+MAX_BLOCK_SECONDS = 0.2  # seconds of processor time of the event loop, after which Airflow's triggerer complains
 
 
 @pytest.fixture
@@ -31,9 +31,9 @@ def snapshot(number, moved=()):
     """Return what a poll would find of so many active instances."""
     ids = [str(562_949_953_000_000 + i) for i in range(number)]  # as long as Procore's ids are
     nothing = dict.fromkeys(PARTS) | {"started_at": None, "is_active": True}
-    shown = {one: {**nothing, "state": "in_progress", "parts": parts("here")} for one in ids}
+    shown = {instance_id: {**nothing, "state": "in_progress", "parts": parts("here")} for instance_id in ids}
     shown |= {ids[i]: {**nothing, "state": "in_progress", "parts": parts("there")} for i in moved}
-    active = {one: (PLACE, one) for one in ids}
+    active = {instance_id: (PLACE, instance_id) for instance_id in ids}
     return Instances("1", [PLACE], active, shown, {}, {})
 
 
@@ -49,7 +49,7 @@ def test_active_instances_fit_into_the_store(stores, store, number):
     sizes = [len(value) for value in values.values()]
     print(f"{number} instances: {len(sizes)} values, {sum(sizes)} bytes in all, {max(sizes)} in the largest")
     assert facts == []
-    assert max(sizes) <= MAX_SHARD_BYTES < MOST_BYTES
+    assert max(sizes) <= MAX_SHARD_BYTES < MAX_BYTES
     assert asyncio.run(SeenEventStore(store, "workflows.1").load()) == seen
 
 
@@ -62,17 +62,17 @@ def test_change_of_one_of_many_instances_writes_one_value(stores, store, number)
     stores.writes.clear()
     found = snapshot(number, moved=[7])
 
-    began = time.thread_time()
+    start_time = time.thread_time()
     seen, facts = trigger.news(seen, found, is_first=False)
-    comparing = time.thread_time() - began
-    began = time.thread_time()
+    comparing = time.thread_time() - start_time
+    start_time = time.thread_time()
     asyncio.run(cursor.save(seen))
-    saving = time.thread_time() - began
+    saving = time.thread_time() - start_time
 
     assert len(facts) == 1
     assert len(stores.writes) == 1
     print(f"{number} instances: compared in {comparing:.3f} s, saved in {saving:.3f} s")
-    assert comparing < LONGEST_BLOCK
+    assert comparing < MAX_BLOCK_SECONDS
 
 
 @tenth_and_full("number", MANY)
@@ -96,13 +96,13 @@ def test_saving_many_instances_does_not_block_the_event_loop(stores, store, numb
 
     asyncio.run(save())
     print(f"longest block {max(gaps):.3f} s")
-    assert max(gaps) < LONGEST_BLOCK
+    assert max(gaps) < MAX_BLOCK_SECONDS
 
 
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("killed_after", [0, 1, 2, 3, 5, 100])
 def test_kill_between_two_values_repeats_and_never_loses(stores, store, killed_after):
-    """What is read back holds of each key the old value or the new one; with the old one the event is re-delivered."""
+    """What is read back has the old or the new value of each key; with the old one the event is re-delivered."""
     before = {f"key {i}": "x" * 40 for i in range(3000)}  # in four values
     after = {key: ("y" if i % 3 else "x") * 40 for i, key in enumerate(before)} | {
         f"new {i}": "y" * 40 for i in range(2500)

@@ -23,8 +23,8 @@ def emulator(airflow_connections):
     return airflow_connections
 
 
-def run_alone(trigger, act, wanted=1, ready=lambda: True):
-    """Run a watcher by itself until it has emitted so many events; ``act`` happens when it is ready."""
+def run_alone(trigger, change, expected=1, ready=lambda: True):
+    """Run a watcher by itself until it has emitted so many events; ``change`` runs when it is ready."""
     payloads = []
 
     async def whole():
@@ -36,9 +36,9 @@ def run_alone(trigger, act, wanted=1, ready=lambda: True):
         await asyncio.sleep(0.5)
         while not ready():
             await asyncio.sleep(0.01)
-        await act()
+        await change()
         for _ in range(1000):
-            if len(payloads) >= wanted or task.done():
+            if len(payloads) >= expected or task.done():
                 break
             await asyncio.sleep(0.005)
         await asyncio.sleep(0.2)
@@ -61,24 +61,24 @@ async def nothing():
 
 @pytest.mark.parametrize("kind", [ProcoreResponseRequestedTrigger, ProcoreInstanceChangedTrigger])
 def test_procore_watchers_emit_from_now_on_and_log_it(emulator, caplog, kind):
-    async def act():
+    async def change():
         emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="990001")
 
     with caplog.at_level(logging.WARNING):
-        (payload,) = run_alone(kind(tool_type=TOOL, poll_interval=0.02), act, ready=polled(emulator))
+        (payload,) = run_alone(kind(tool_type=TOOL, poll_interval=0.02), change, ready=polled(emulator))
 
     assert [row["item_id"] for row in payload["events"]] == ["990001"]
     assert len([record for record in caplog.records if "stores no cursor" in record.message]) == 1
 
 
 def test_outage_does_not_end_a_watcher_without_a_store(emulator):
-    async def act():
+    async def change():
         emulator.control("POST", "faults", path="/workflows/", status=500, times=4)
         emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="990001")
 
     trigger = ProcoreResponseRequestedTrigger(tool_type=TOOL, poll_interval=0.02)
 
-    assert len(run_alone(trigger, act, ready=polled(emulator))) == 1
+    assert len(run_alone(trigger, change, ready=polled(emulator))) == 1
 
 
 def test_listed_instances_are_emitted_from_the_first_poll_on(emulator, set_connection):
@@ -101,7 +101,7 @@ def test_consuming_reads_are_not_polled_on_this_version(emulator, set_connection
     set_connection("workflowsoft_default", connection)
     trigger = WorkflowsoftIntegrationTrigger(diagram="Event planning", step="Check event", poll_interval=0.02)
 
-    assert run_alone(trigger, nothing, wanted=0) == []
+    assert run_alone(trigger, nothing, expected=0) == []
 
     assert len([record for record in caplog.records if "only Airflow 3.3.2 or newer" in record.message]) == 1
     assert not [request for request in emulator.requests() if request["path"].endswith("/new-integrations")]
@@ -117,14 +117,14 @@ def test_watcher_of_several_assets_without_a_name_does_not_poll(emulator, stores
     trigger.asset_state_store = stores.of(*assets)
 
     assert trigger.shared_stream_key() is None  # so that Airflow calls run()
-    assert run_alone(trigger, nothing, wanted=0) == []
+    assert run_alone(trigger, nothing, expected=0) == []
 
     assert "Give each watcher the name of its asset" in caplog.text
     assert emulator.requests() == []
 
 
 def test_a_store_without_async_methods_counts_as_none():
-    """Airflow 3.3.0 and 3.3.1 have such a one; it would keep the triggerer's event loop."""
+    """Airflow 3.3.0 and 3.3.1 have such a store; it would block the triggerer's event loop."""
 
     class OldStores:
         def get(self, key, default=None):

@@ -14,7 +14,7 @@ from airflow_provider_workflows.triggers.asset_journal import AssetJournal
 from airflow_provider_workflows.triggers.workflowsoft_events import WorkflowsoftIntegrationTrigger
 
 DIAGRAM, STEP, STEP_ID = "Event planning", "Check event", "101"
-CONSUMED, KEPT = "consumed_on_read", "listed_until_completed"
+CONSUMED, LISTED = "consumed_on_read", "listed_until_completed"
 
 
 def integration(**kwargs):
@@ -76,7 +76,7 @@ async def until_the_response_is_on_its_way(triggerer, stores, asset="step"):
     assert journal(stores, asset)["polling_since"] is not None
 
 
-def one(asset="step", number=1, **kwargs):
+def watch_asset(asset="step", number=1, **kwargs):
     async def scenario(triggerer):
         triggerer.watch(integration(asset=asset, **kwargs))
         await triggerer.until(lambda: len(emitted(triggerer)) >= number)
@@ -85,14 +85,14 @@ def one(asset="step", number=1, **kwargs):
     return scenario
 
 
-# --- kept until completed -----------------------------------------------------------------------------------
+# --- listed until completed -----------------------------------------------------------------------------------
 
 
 def test_open_instance_is_emitted_once(run, emulator, connect):
-    connect(KEPT)
+    connect(LISTED)
     first = start(emulator)
 
-    triggerer = run(one())
+    triggerer = run(watch_asset())
 
     ((_, payload),) = triggerer.payloads
     (row,) = payload.pop("events")
@@ -109,24 +109,24 @@ def test_open_instance_is_emitted_once(run, emulator, connect):
 
 
 def test_only_new_instances_are_emitted_after_a_restart(run, emulator, connect):
-    connect(KEPT)
+    connect(LISTED)
     emulator.control("PATCH", "flags", new_integration_shape="list")
     first = start(emulator)
-    assert emitted(run(one())) == [first]
+    assert emitted(run(watch_asset())) == [first]
     second = start(emulator)
 
-    assert emitted(run(one())) == [second]
+    assert emitted(run(watch_asset())) == [second]
 
 
 def test_an_event_that_airflow_never_got_is_redelivered(run, emulator, connect):
-    connect(KEPT)
+    connect(LISTED)
     start(emulator)
 
-    assert run(one(), persists=False).events() == run(one()).events() != []
+    assert run(watch_asset(), persists=False).events() == run(watch_asset()).events() != []
 
 
 def test_instance_hidden_behind_another_is_not_redelivered(run, emulator, connect):
-    connect(KEPT)
+    connect(LISTED)
     first, second = start(emulator), start(emulator)
 
     async def scenario(triggerer):
@@ -140,7 +140,7 @@ def test_instance_hidden_behind_another_is_not_redelivered(run, emulator, connec
 
 
 def test_several_assets_share_a_poll_and_each_gets_its_event(run, emulator, connect):
-    connect(KEPT)
+    connect(LISTED)
     first = start(emulator)
 
     async def scenario(triggerer):
@@ -157,7 +157,7 @@ def test_several_assets_share_a_poll_and_each_gets_its_event(run, emulator, conn
 
 
 def test_remote_server_is_not_polled_more_often_than_every_15_s(run, emulator, connect, monkeypatch):
-    connect(KEPT)
+    connect(LISTED)
     start(emulator)
     monkeypatch.setattr("airflow_provider_workflows.hooks.workflowsoft.LOOPBACK_HOSTS", set())
 
@@ -174,10 +174,10 @@ def test_remote_server_is_not_polled_more_often_than_every_15_s(run, emulator, c
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("malformed", ["null", "7", "{}", '{"IntegrationInstanceId": null}'])
 def test_malformed_row_concerns_only_itself(run, emulator, connect, caplog, malformed):
-    connect(KEPT)
+    connect(LISTED)
 
     def shows(*ids):
-        rows = ", ".join(f'{{"IntegrationInstanceId": {one}, "ProcessInstanceId": 8}}' for one in ids)
+        rows = ", ".join(f'{{"IntegrationInstanceId": {instance_id}, "ProcessInstanceId": 8}}' for instance_id in ids)
         body = f"[{malformed}{', ' if rows else ''}{rows}]"
         emulator.control("POST", "faults?replace=true", path="new-integrations", status=200, body=body, times=10**6)
 
@@ -205,8 +205,8 @@ def second_connection(emulator, set_connection, reading, **changed):
 
 @pytest.mark.parametrize("names", [{}, {"step_id": STEP_ID}])
 def test_two_connections_of_one_account_are_noticed(run, emulator, connect, set_connection, caplog, names):
-    connect(KEPT)
-    second_connection(emulator, set_connection, KEPT)
+    connect(LISTED)
+    second_connection(emulator, set_connection, LISTED)
 
     async def scenario(triggerer):
         for asset in ("one", "two"):  # which share a connection
@@ -238,9 +238,9 @@ def test_two_connections_of_one_account_take_no_instances(run, emulator, connect
 
 
 def test_connections_of_two_users_are_distinguished(run, emulator, connect, set_connection, caplog):
-    connect(KEPT)
+    connect(LISTED)
     token = WorkflowsoftHook().get_api_token()
-    second_connection(emulator, set_connection, KEPT, login=None, password=token)
+    second_connection(emulator, set_connection, LISTED, login=None, password=token)
 
     async def scenario(triggerer):
         triggerer.watch(integration(asset="one"))
@@ -260,9 +260,9 @@ def test_received_instance_is_emitted_and_then_forgotten(run, emulator, connect,
     connect(CONSUMED)
     ids = [start(emulator) for _ in range(3)]
 
-    triggerer = run(one(number=3))
+    triggerer = run(watch_asset(number=3))
 
-    assert emitted(triggerer) == ids  # with no pause of the interval in between
+    assert emitted(triggerer) == ids  # without sleeping for the interval in between
     assert [set(row) for row in triggerer.events()] == [
         {"event_id", "integration_instance_id", "process_instance_id", "diagram_id", "step_id", "step"}
     ] * 3
@@ -288,18 +288,18 @@ def test_no_poll_starts_before_its_intent_is_stored(run, emulator, connect, stor
 def test_received_instance_is_stored_before_it_is_emitted(run, emulator, connect, stores):
     connect(CONSUMED)
     first = start(emulator)
-    noted = []
+    stored = []
 
     async def scenario(triggerer):
         persist = triggerer.persist
-        triggerer.persist = lambda: (noted.append(journal(stores)["received"]), persist())
+        triggerer.persist = lambda: (stored.append(journal(stores)["received"]), persist())
         triggerer.watch(integration())
         await triggerer.until(lambda: emitted(triggerer))
-        await triggerer.until(lambda: noted)
+        await triggerer.until(lambda: stored)
 
     run(scenario)
 
-    assert [row[0] for row in noted[0]] == [first]
+    assert [row[0] for row in stored[0]] == [first]
 
 
 def test_event_that_airflow_lost_is_redelivered_after_a_kill(run, emulator, connect, stores):
@@ -312,7 +312,7 @@ def test_event_that_airflow_lost_is_redelivered_after_a_kill(run, emulator, conn
 
     one_life = run(killed, persists=False)
     second = start(emulator)
-    next_life = run(one(number=2))
+    next_life = run(watch_asset(number=2))
 
     assert one_life.events() == next_life.events()[:1]
     assert emitted(next_life) == [first, second]
@@ -328,12 +328,12 @@ def test_a_kill_before_the_poll_loses_nothing_and_is_suspected(run, emulator, co
     async def killed(triggerer):
         number = triggerer.watch(integration())
         await triggerer.until(lambda: any(key.endswith(".journal") for key in stores.keys("step")))
-        triggerer._given[number].is_dead = True
+        triggerer._stores[number].is_dead = True
 
     emulator.control("POST", "faults", path="new-integrations", reset="before", times=1)
     run(killed)
     emulator.control("DELETE", "faults")
-    triggerer = run(one())
+    triggerer = run(watch_asset())
 
     assert emitted(triggerer) == [first]
     ((since, until),) = [tuple(period.values()) for period in triggerer.payloads[0][1]["possibly_lost"]]
@@ -354,7 +354,7 @@ def test_kill_before_the_response_arrives_is_a_possible_loss(run, emulator, conn
     run(killed)
     assert journal(stores)["polling_since"] is not None
     second = start(emulator)
-    triggerer = run(one())
+    triggerer = run(watch_asset())
 
     assert lost not in emitted(triggerer)
     assert emitted(triggerer) == [second]
@@ -376,7 +376,7 @@ def test_orderly_triggerer_stop_stores_the_response_in_flight(run, emulator, con
 
     assert run(stopped).payloads == []
     assert [row[0] for row in journal(stores)["received"]] == [first]
-    triggerer = run(one())
+    triggerer = run(watch_asset())
 
     assert emitted(triggerer) == [first]
     assert triggerer.payloads[0][1]["possibly_lost"] == []
@@ -452,7 +452,7 @@ def test_a_rejected_poll_is_not_a_loss(run, emulator, connect, fault):
     first = start(emulator)
     emulator.control("POST", "faults", path="new-integrations", times=2, **fault)
 
-    triggerer = run(one())
+    triggerer = run(watch_asset())
 
     assert emitted(triggerer) == [first]
     assert triggerer.payloads[0][1]["possibly_lost"] == []
@@ -463,7 +463,7 @@ def test_readable_part_of_a_malformed_response_is_emitted(run, emulator, connect
     response = [{"IntegrationInstanceId": 7, "ProcessInstanceId": 8}, "malformed"]
     emulator.control("POST", "faults", path="new-integrations", status=200, json=response)
 
-    triggerer = run(one())
+    triggerer = run(watch_asset())
 
     assert emitted(triggerer) == ["7"]
     assert len(triggerer.payloads[0][1]["possibly_lost"]) == 1
@@ -558,7 +558,7 @@ def test_a_store_that_fails_after_the_poll_loses_nothing(run, emulator, connect,
         return False
 
     stores.fails = fails
-    triggerer = run(one())
+    triggerer = run(watch_asset())
 
     assert emitted(triggerer) == [first]
     assert state["failures"] == 0
@@ -573,7 +573,7 @@ def test_changed_connection_applies_after_its_ttl(run, emulator, connect, monkey
     async def scenario(triggerer):
         triggerer.watch(integration())
         await triggerer.until(lambda: emitted(triggerer) == [first])
-        connect(KEPT)
+        connect(LISTED)
         second = start(emulator)
         await triggerer.until(lambda: emitted(triggerer)[-1] == second)
 
@@ -600,7 +600,7 @@ def test_stop_before_a_poll_suspects_no_loss(run, emulator, connect, stores, sta
     run(life)
     assert polls(emulator) == 0
     first = start(emulator)
-    triggerer = run(one())
+    triggerer = run(watch_asset())
 
     assert emitted(triggerer) == [first]
     assert triggerer.payloads[0][1]["possibly_lost"] == []

@@ -13,8 +13,8 @@ EXAMPLE = "example_procore_leave_cover"
 pytestmark = pytest.mark.usefixtures("airflow_db", "airflow_connections")
 
 
-def leave(begins_in: int, *, deputy: str = "lee@example.com", days: int = 10, cancelled: bool = False) -> dict:
-    first_day = datetime.datetime.now(datetime.timezone.utc).date() + datetime.timedelta(begins_in)
+def leave(starts_in: int, *, deputy: str = "lee@example.com", days: int = 10, cancelled: bool = False) -> dict:
+    first_day = datetime.datetime.now(datetime.timezone.utc).date() + datetime.timedelta(starts_in)
     return {
         "person": "dana@example.com",
         "deputy": deputy,
@@ -48,8 +48,11 @@ def test_each_cover_is_requested_once_and_none_for_the_past(emulator, again):
     report = result(first, "report")
     assert sorted(status for _, status in report["requested"]) == ["active", "upcoming"]
     assert report["with_errors"] == report["stopped"] == []
-    sent = [(one["old_assignee_id"], one["new_assignee_ids"], one["start_date"]) for one in replacements(emulator)]
-    assert sorted(sent) == [("90004", ["90005"], one["first_day"]) for one in leaves[1:]]
+    sent = [
+        (request["old_assignee_id"], request["new_assignee_ids"], request["start_date"])
+        for request in replacements(emulator)
+    ]
+    assert sorted(sent) == [("90004", ["90005"], leave["first_day"]) for leave in leaves[1:]]
     assert directors(emulator) == ["lee@example.com"]
     if again:
         assert str(second.state) == "success"

@@ -1,4 +1,4 @@
-"""The examples that work on many instances: each acts once on each, and a second run acts no more."""
+"""The examples that work on many instances: each writes once to each, and a second run writes nothing."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def _mode(deferrable, monkeypatch):
 def effects(emulator, action: str) -> list[tuple[str, object]]:
     """Return what the integration did: items and what was done to them, in a fixed order."""
     did = {"respond": "option", "add_assignees": "assignee_ids", "refresh": "lifted"}[action]
-    ours = [e for e in emulator.effects() if e["action"] == action and e["by"] == "90001" and e["via"] == "api"]
-    return sorted((effect["target"]["item_id"], effect["detail"][did]) for effect in ours)
+    own = [e for e in emulator.effects() if e["action"] == action and e["by"] == "90001" and e["via"] == "api"]
+    return sorted((effect["target"]["item_id"], effect["detail"][did]) for effect in own)
 
 
 def start(emulator, item_id: str, tool_type: str = TOOL) -> str:
@@ -47,7 +47,7 @@ def test_fan_out_responds_to_each_order_once(emulator, again):
     for number in range(5002, 5007):
         start(emulator, str(number))
     dana = start(emulator, "5007")
-    respond(emulator, dana, "integration@example.com", "Approve")  # by hand, so it waits for Dana now
+    respond(emulator, dana, "integration@example.com", "Approve")  # as the user, so it waits for Dana now
 
     first = run("example_procore_fan_out", over_budget=["5003"])
 
@@ -145,7 +145,7 @@ def test_escalation_adds_no_one_after_a_deputy_responded(emulator):
     respond(emulator, with_dana, "pat@example.com", "Approve")
     again = run("example_procore_overdue_deputies")
 
-    (ended,) = [one for one in emulator.control("GET", "state")["procore"] if one["item_id"] == "5002"]
+    (ended,) = [instance for instance in emulator.control("GET", "state")["procore"] if instance["item_id"] == "5002"]
     assert ended["state"] == "complete"
     assert effects(emulator, "add_assignees") == [("5002", ["90002"])]
     assert result(again, "report")["escalated"] == []

@@ -1,4 +1,4 @@
-"""Loops of task groups (Airflow 3.4+): each round responds to its own step occurrence, once."""
+"""Loops of task groups (Airflow 3.4+): each iteration responds to its own step occurrence, once."""
 
 from __future__ import annotations
 
@@ -93,5 +93,5 @@ def test_pins_of_two_iterations_do_not_collide(emulator, monkeypatch, tmp_path):
         rows = session.query(TaskStateStoreModel).filter_by(dag_id="pins", run_id=run.run_id).all()
     pins = {row.value for row in rows if row.key.startswith("respond")}
     assert len(pins) == 2
-    # Each round has a deadline of its own, too.
+    # Each iteration has a deadline of its own, too.
     assert Counter(row.key.partition(".")[0] for row in rows if row.task_id == "submit.decided")["deadline"] == 2

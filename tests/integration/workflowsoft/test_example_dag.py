@@ -37,11 +37,11 @@ def test_step_is_received_filled_and_completed_once(emulator, set_connection, mo
     run = load_dag().test()
 
     assert str(run.state) == "success"
-    ours = [e for e in emulator.effects() if e["target"].get("integration_instance_id") and e["via"] == "api"]
-    done = [(e["action"], e["target"]["integration_instance_id"]) for e in ours if e["action"] != "deliver"]
+    own = [e for e in emulator.effects() if e["target"].get("integration_instance_id") and e["via"] == "api"]
+    done = [(e["action"], e["target"]["integration_instance_id"]) for e in own if e["action"] != "deliver"]
     instance_id = str(started["integration_instance_id"])
     assert done == [("write_fields", instance_id), ("complete", instance_id)]
-    written = next(e["detail"]["fields"] for e in ours if e["action"] == "write_fields")
+    written = next(e["detail"]["fields"] for e in own if e["action"] == "write_fields")
     # "Event exists" is true already, so it is not sent.
     assert written == {"Event duration": "1670.25", "Venue": '"Main hall"'}
 

@@ -1,4 +1,4 @@
-"""The examples of Workflowsoft that work on more than one instance: each acts once, and a second run acts no more."""
+"""The examples of Workflowsoft for several instances: each writes once, and a second run writes nothing."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ def start(emulator, diagram: str, **fields) -> str:
 
 
 def done(emulator, action: str) -> list[str]:
-    """Return the instances that we did something to."""
-    ours = [e for e in emulator.effects() if e["action"] == action and e["via"] == "api"]
-    return sorted(e["target"]["integration_instance_id"] for e in ours)
+    """Return the instances that the connection's user changed."""
+    own = [e for e in emulator.effects() if e["action"] == action and e["via"] == "api"]
+    return sorted(e["target"]["integration_instance_id"] for e in own)
 
 
 def instance(emulator, instance_id: str) -> dict:
-    (one,) = [
-        one for one in emulator.control("GET", "state")["workflowsoft"] if one["integration_instance_id"] == instance_id
+    (found,) = [
+        row for row in emulator.control("GET", "state")["workflowsoft"] if row["integration_instance_id"] == instance_id
     ]
-    return one
+    return found
 
 
 # --- enrich ---
@@ -67,12 +67,12 @@ def test_each_vendor_is_registered_once(emulator, connect, mode, shape, again):
     names = ["Example Supplies", "North Crane Hire", "Shady Goods"]
     ids = [start(emulator, "Vendor onboarding", Vendor=name) for name in names]
 
-    # One at a time is all that a server may show that keeps an instance until it is completed.
+    # A server that lists an instance until it is completed may show only one at a time.
     runs = 3 if (mode, shape) == ("listed_until_completed", "object") else 1
     reports = [result(run(ENRICH), "report") for _ in range(runs)]
 
-    assert sorted(one for report in reports for one in report["registered"]) == ids[:2]
-    assert [one for report in reports for one in report["rejected"]] == ids[2:]
+    assert sorted(instance_id for report in reports for instance_id in report["registered"]) == ids[:2]
+    assert [instance_id for report in reports for instance_id in report["rejected"]] == ids[2:]
     assert done(emulator, "write_fields") == done(emulator, "complete") == ids
     assert instance(emulator, ids[0])["fields"] == {
         "Vendor": '"Example Supplies"',
@@ -83,7 +83,7 @@ def test_each_vendor_is_registered_once(emulator, connect, mode, shape, again):
         "Score": "0.93",
         "Location": '{"lat": 1.5, "lon": 2}',
     }
-    assert [instance(emulator, one)["completions"][0]["custom_action"] for one in ids] == [
+    assert [instance(emulator, instance_id)["completions"][0]["custom_action"] for instance_id in ids] == [
         "__AUTO__",
         "__AUTO__",
         "Reject",
@@ -208,9 +208,9 @@ def director(emulator, option: str) -> Iterator[None]:
 
     def work() -> None:
         while not leave.wait(0.1):
-            for one in emulator.control("GET", "state")["procore"]:
-                if one["waits_for"] == ["dana@example.com"]:
-                    where = f"procore/instances/{one['id']}/respond"
+            for row in emulator.control("GET", "state")["procore"]:
+                if row["waits_for"] == ["dana@example.com"]:
+                    where = f"procore/instances/{row['id']}/respond"
                     emulator.control("POST", where, login="dana@example.com", option=option, comment="As discussed.")
 
     thread = threading.Thread(target=work, daemon=True)
@@ -245,8 +245,8 @@ def test_decision_in_procore_is_written_back_once(emulator, connect, mode, outco
             "Remarks": '"As discussed."',
         }
         assert handled["fields"]["Decided at"].endswith('Z"')
-        assert [one["custom_action"] for one in handled["completions"]] == [custom_action]
-    assert {one["state"] for one in emulator.control("GET", "state")["workflowsoft_processes"]} == {process}
+        assert [completion["custom_action"] for completion in handled["completions"]] == [custom_action]
+    assert {row["state"] for row in emulator.control("GET", "state")["workflowsoft_processes"]} == {process}
     assert done(emulator, "complete") == done(emulator, "write_fields") == requests
     started = [e["target"]["item_id"] for e in emulator.effects() if e["action"] == "start"]
     assert started == items
