@@ -1,5 +1,5 @@
 """
-Kills every action at every moment, and prints what became of it.
+Kills every action at every moment, and prints the outcomes.
 
 ``python -m tests.robustness.faults``; one point again: ``python -m tests.robustness.faults --flow respond --point 17``.
 """

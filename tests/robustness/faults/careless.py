@@ -11,11 +11,11 @@ from airflow_provider_workflows.operators.workflowsoft import WorkflowsoftCreate
 from airflow_provider_workflows.sensors.workflowsoft import WorkflowsoftIntegrationSensor
 
 from . import truth
-from .flows import CONSUMED, ONE_POLL, TOOL, WAIT, Flow, Given, Task, event_is_planned, polling
+from .flows import CONSUMED, ONE_POLL, TOOL, WAIT, Flow, Inputs, Task, event_is_planned, polling
 
 
 class Forgets(WorkflowsoftCreateTaskOperator):
-    """Notes nothing."""
+    """Records nothing."""
 
     def act(self, context: Any) -> dict[str, Any]:
         task = self.hook.create_task(self.title, on_behalf_of="12")
@@ -23,7 +23,7 @@ class Forgets(WorkflowsoftCreateTaskOperator):
 
 
 class SaysDone(WorkflowsoftCreateTaskOperator):
-    """Notes before it acts what it may note only afterwards."""
+    """Records before its write action what it may record only afterwards."""
 
     def act(self, context: Any) -> dict[str, Any]:
         store = context["task_state_store"]
@@ -34,7 +34,7 @@ class SaysDone(WorkflowsoftCreateTaskOperator):
 
 
 class SaysNothing(WorkflowsoftIntegrationSensor):
-    """Notes what it has lost, and keeps it to itself."""
+    """Records what it has lost, and does not report it."""
 
     def _record_loss(self, why: Any, instances: Any = (), failures: int = 0) -> None:
         self._persist(self._journal.poll_lost(datetime.now(timezone.utc), instances, failures))
@@ -57,23 +57,23 @@ class Denies(WorkflowsoftCreateTaskOperator):
             raise StepMoved("It is too late for a task; nothing was sent.") from unknown
 
 
-def forget(given: Given) -> Any:
+def forget(inputs: Inputs) -> Any:
     return Forgets(task_id="careless", title="Look at it", on_behalf_of="12")
 
 
-def say_done(given: Given) -> Any:
+def say_done(inputs: Inputs) -> Any:
     return SaysDone(task_id="careless", title="Look at it", on_behalf_of="12")
 
 
-def say_nothing(given: Given) -> Any:
+def say_nothing(inputs: Inputs) -> Any:
     return SaysNothing(task_id="careless", **WAIT)
 
 
-def take_the_credit(given: Given) -> Any:
+def take_the_credit(inputs: Inputs) -> Any:
     return TakesTheCredit(task_id="careless", tool_type=TOOL, item_id="5001", option="Approve", **ONE_POLL)
 
 
-def deny(given: Given) -> Any:
+def deny(inputs: Inputs) -> Any:
     return Denies(task_id="careless", title="Look at it", on_behalf_of="12", retries=3)
 
 

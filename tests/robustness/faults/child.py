@@ -28,7 +28,7 @@ except ImportError:  # before Airflow 3.1
 
 REQUEST = "airflow's request"  # where the store has it
 
-# Loaded when they are first needed; here already, so that a try begins at once.
+# Loaded when they are first needed; here already, so that a try starts at once.
 importlib.import_module("airflow.sdk.execution_time.supervisor")
 for product in ("procore", "procore_legacy", "workflowsoft"):
     importlib.import_module(f"airflow_provider_workflows.hooks.{product}")
@@ -37,14 +37,14 @@ for product in ("procore", "procore_legacy", "workflowsoft"):
 @dataclass(frozen=True)
 class Order:
     """
-    What a try is given: its operator, where the products are, where to log, and Airflow's count of its tries.
+    What a try gets: its operator, where the products are, where to log, and Airflow's count of its tries.
 
     :param resume: Name of the method to resume with and the trigger's event, if the task was deferred.
     :param trigger: Class and arguments of the trigger to run instead of the task.
     """
 
     build: Callable[[Mapping[str, Any]], Any]
-    given: Mapping[str, Any]
+    inputs: Mapping[str, Any]
     connections: Mapping[str, Mapping[str, Any]]
     log: str
     try_number: int
@@ -60,7 +60,7 @@ def run(line: Connection, order: Order) -> None:
 
     Sent are ``("get", key)``, ``("set", key, json)`` and ``("end", how, what)``; each gets a response.
     """
-    line.recv()  # whoever counts what we do is ready now
+    line.recv()  # the harness, which counts the requests, is ready now
     os.dup2(os.open(order.log, os.O_WRONLY | os.O_APPEND), 1)
     os.environ |= {f"AIRFLOW_CONN_{name.upper()}": json.dumps(value) for name, value in order.connections.items()}
     # Calls are repeated at once, and a poll that shows nothing is the last one: nothing here takes time.
@@ -91,7 +91,7 @@ def _ended(order: Order, context: dict[str, Any]) -> tuple[str, Any]:
     try:
         if order.trigger is not None:
             return "event", _as_json(asyncio.run(_first_event(*order.trigger)))
-        operator = order.build(order.given)
+        operator = order.build(order.inputs)
         if order.resume is None:
             return "success", _as_json(operator.execute(context))
         method, event = order.resume
@@ -120,7 +120,7 @@ def _as_json(value: Any) -> Any:
 
 
 class Store:
-    """Airflow's task state store, which is kept where the worker's death does not reach it."""
+    """Airflow's task state store, which survives the worker's death."""
 
     def __init__(self, line: Connection):
         self._line = line

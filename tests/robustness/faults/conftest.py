@@ -20,7 +20,7 @@ def harness() -> Iterator[Harness]:
 
 @pytest.fixture
 def rows(request: pytest.FixtureRequest) -> list[Row]:
-    """What became of the points of each flow so far."""
+    """The outcomes at the points of each flow so far."""
     return request.config.stash.setdefault(ROWS, [])
 
 

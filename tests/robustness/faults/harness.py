@@ -37,7 +37,7 @@ from .strikes import (
     BEFORE,
     DELAYED,
     LATE,
-    NEXT_ACT,
+    NEXT_WRITE,
     RESPONSE_LOST,
     RESUME,
     SURVIVED,
@@ -75,7 +75,7 @@ class Gate(emulator_app.EmulatorApp):
             return
         body = await emulator_app._whole_body(receive)
 
-        async def arrives(send: Any = _nobody) -> None:
+        async def arrives(send: Any = _discard) -> None:
             await super(Gate, self).__call__(scope, emulator_app._replay(body), send)
 
         run, label = self.run, f"{scope['method']} {scope['path']}"
@@ -107,13 +107,13 @@ class Gate(emulator_app.EmulatorApp):
 
 @dataclass
 class LateRequest:
-    """A request whose sender is dead; it arrives with so many others."""
+    """A request whose sender is dead; it arrives after a number of others."""
 
     left: int
     arrives: Callable[[], Awaitable[None]]
 
 
-async def _nobody(message: Any) -> None:
+async def _discard(message: Any) -> None:
     """Take a response that nothing waits for."""
 
 
@@ -135,7 +135,7 @@ class Harness:
         return self.gate
 
     def undisturbed(self, flow: Flow) -> Run:
-        """Run a flow as it is; it is what the disturbed ones are held against."""
+        """Run a flow as it is; the disturbed ones are compared with it."""
         run = Run(self, flow, ())
         run.to_the_end()
         if run.outcome.is_violation or not run.effects:
@@ -144,17 +144,17 @@ class Harness:
         return run
 
     def disturbed(self, flow: Flow, point: tuple[Strike, ...], model: Run) -> Outcome:
-        """Run a flow with these strikes, and judge how it ended."""
+        """Run a flow with these strikes, and evaluate how it ended."""
         run = Run(self, flow, point, model)
         run.to_the_end()
-        wanted, found = Counter(model.effects), Counter(run.effects)
-        run.outcome.lost = (wanted - found).total()
-        run.outcome.doubled = (found - wanted).total()
+        expected, found = Counter(model.effects), Counter(run.effects)
+        run.outcome.lost = (expected - found).total()
+        run.outcome.doubled = (found - expected).total()
         return run.outcome
 
 
 class Try:
-    """One try of a task, or a trigger that it waits for: a process, and what the emulator showed when it began."""
+    """One try of a task, or a trigger that it waits for: a process, and what the emulator showed when it started."""
 
     def __init__(self, order: child.Order, effects: int, *, in_doubt: bool, was_done: bool):
         here, there = _start.Pipe()
@@ -167,7 +167,7 @@ class Try:
         self.killed = False
         self.sent = False
         self.alone = True
-        self.lost: str | None = None  # how a request that acts was lost, which it survived
+        self.lost: str | None = None  # how a write request was lost, which it survived
         self.rejects_reads = False
         self.passed = 0
         self.turn = threading.Event()
@@ -237,21 +237,21 @@ class Run:
                 found.append(text)
         return found
 
-    # --- boundaries; called by whoever sees one, while the try waits ---
+    # --- boundaries; called by the thread that sees one, while the try waits ---
 
     def passes(self, label: str) -> Strike | None:
         """Count a boundary and return what strikes there."""
         if self._model is None:
             self.boundaries.append(label)
-        active, acts = self._active, self.flow.acts(label)
-        active.sent = active.sent or acts
+        active, writes = self._active, self.flow.writes(label)
+        active.sent = active.sent or writes
         active.passed += 1
         if active is self._second:
             return Strike(0, RESUME) if active.passed == self._release + 1 and not self._first.over.is_set() else None
         if not self._strikes:
             return None
         at = self._strikes[0].at
-        if at != self._passed and not (at == NEXT_ACT and acts):
+        if at != self._passed and not (at == NEXT_WRITE and writes):
             self._passed += 1
             return None
         self._passed = 0
@@ -261,7 +261,7 @@ class Run:
         )
         self._struck = (strike.how, label)
         if strike.how in SURVIVED:
-            active.lost = strike.how if acts else active.lost
+            active.lost = strike.how if writes else active.lost
         if strike.read_status is not None:
             self._rejected = (strike.read_status, 1 if strike.how in SURVIVED else 2)
             active.rejects_reads = True
@@ -288,7 +288,7 @@ class Run:
         else:
             self._first, self._release = active, strike.release
             active.alone = False
-            self._second = self._begin(dataclasses.replace(active.order, try_number=active.order.try_number + 1))
+            self._second = self._start_try(dataclasses.replace(active.order, try_number=active.order.try_number + 1))
             self._second.alone = False
             threading.Thread(target=self._serve, args=(self._second,), daemon=True).start()
         if not active.turn.wait(PATIENCE):
@@ -327,16 +327,18 @@ class Run:
         max_tries, number, pokes = RETRIES, 1, 0  # clearing raises the first
         resume = None
         while True:
-            given = {"mode": self.flow.mode, **self.results}
+            inputs = {"mode": self.flow.mode, **self.results}
             log = str(self._harness.log)
-            one = self._try(child.Order(task.build, given, self._connections, log, number, max_tries, pokes, resume))
-            number, resume, (how, what) = one.order.try_number, None, one.ended
-            self._may_report = self._may_report or task.in_doubt(self._kept(max_tries)) or self._lost_a_poll(one)
+            attempt = self._try(
+                child.Order(task.build, inputs, self._connections, log, number, max_tries, pokes, resume)
+            )
+            number, resume, (how, what) = attempt.order.try_number, None, attempt.ended
+            self._may_report = self._may_report or task.in_doubt(self._stored(max_tries)) or self._lost_a_poll(attempt)
             if how == "success":
                 return self._succeeded(task, what, was_cleared=max_tries > RETRIES)
             if how == "deferred":
-                self._deferred = one
-                resume = self._event_of(one.order, what)
+                self._deferred = attempt
+                resume = self._event_of(attempt.order, what)
                 continue
             if how == "reschedule":
                 pokes += 1
@@ -345,9 +347,9 @@ class Run:
                 return self._hand_over(task)
             pokes = 0
             if how == "failed":
-                self._check_failure(task, what, one)
+                self._check_failure(task, what, attempt)
                 self._end_delay()
-                if self._is_done(task):  # a person looks, and finds it
+                if self._is_done(task):  # a person checks, and finds it
                     return True
                 if task.instead is not None and Counter(self._effects()) - before:  # a person finds half of it
                     return self._do_the_rest(task.instead, what)
@@ -368,11 +370,11 @@ class Run:
                 if not self._current.is_click_late:
                     return method, {**click, "timedout": False}
         while True:
-            one = self._try(dataclasses.replace(order, trigger=tuple(trigger), resume=None))
-            if one.ended[0] == "event":
-                return method, one.ended[1]
-            if one.ended[0] != "died":
-                self.outcome.wrong.append(f"the trigger of {self._current.name} ended with {one.ended}")
+            attempt = self._try(dataclasses.replace(order, trigger=tuple(trigger), resume=None))
+            if attempt.ended[0] == "event":
+                return method, attempt.ended[1]
+            if attempt.ended[0] != "died":
+                self.outcome.wrong.append(f"the trigger of {self._current.name} ended with {attempt.ended}")
                 return None
 
     _waited = False
@@ -380,49 +382,53 @@ class Run:
     def _try(self, order: child.Order) -> Try:
         """Run a try to its end, and what runs beside it; return the one that Airflow goes by, the later one."""
         self._second = None
-        first = self._active = self._begin(order)
+        first = self._active = self._start_try(order)
         self._serve(first)
         second = self._second
         if second is not None:
             second.over.wait(PATIENCE)
-        for one in filter(None, (first, second)):
-            how, what = one.ended
+        for attempt in filter(None, (first, second)):
+            how, what = attempt.ended
             of = "trigger of " if order.trigger else ""
-            words = what if how in ("retry", "failed") else ""
-            self.outcome.story.append(f"{of}{self._current.name}, try {one.order.try_number}: {how} {words}")
-            self._check_truth(one)
+            reason = what if how in ("retry", "failed") else ""
+            self.outcome.story.append(f"{of}{self._current.name}, try {attempt.order.try_number}: {how} {reason}")
+            self._check_truth(attempt)
         status, left = self._rejected
         self._rejected = (status, max(left - 1, 0))
         return second or first
 
-    def _begin(self, order: child.Order) -> Try:
+    def _start_try(self, order: child.Order) -> Try:
         task = self._current
-        in_doubt, was_done = task.in_doubt(self._kept(order.max_tries)), self._is_done(task)
-        one = Try(order, len(self._rows()), in_doubt=in_doubt, was_done=was_done)
-        one.rejects_reads = self._rejected[1] > 0
+        in_doubt, was_done = task.in_doubt(self._stored(order.max_tries)), self._is_done(task)
+        attempt = Try(order, len(self._rows()), in_doubt=in_doubt, was_done=was_done)
+        attempt.rejects_reads = self._rejected[1] > 0
         if order.resume is not None:  # so it speaks for its part before the wait, too
-            one.effects, one.sent, one.alone = self._deferred.effects, self._deferred.sent, self._deferred.alone
-        self._active = one
-        return one
+            attempt.effects, attempt.sent, attempt.alone = (
+                self._deferred.effects,
+                self._deferred.sent,
+                self._deferred.alone,
+            )
+        self._active = attempt
+        return attempt
 
-    def _serve(self, one: Try) -> None:
+    def _serve(self, attempt: Try) -> None:
         """Respond to a try until it ends."""
-        one.server = threading.current_thread()
-        with one.line, contextlib.suppress(EOFError, ConnectionError):
-            one.line.send("begin")
-            for message in self._messages(one):
+        attempt.server = threading.current_thread()
+        with attempt.line, contextlib.suppress(EOFError, ConnectionError):
+            attempt.line.send("start")
+            for message in self._messages(attempt):
                 if message[0] == "end":
-                    self._note_end(one, message[1:])
+                    self._record_end(attempt, message[1:])
                 else:
-                    self._respond(one.line, message)
-        one.process.join()
-        one.over.set()
-        if one.ended[0] == "died" and not one.killed:
+                    self._respond(attempt.line, message)
+        attempt.process.join()
+        attempt.over.set()
+        if attempt.ended[0] == "died" and not attempt.killed:
             self.outcome.wrong.append(f"{self._current.name} died by itself")
-        if self._second is not None and self._active is one:
-            self._hand_turn(self._first if one is self._second else self._second)
+        if self._second is not None and self._active is attempt:
+            self._hand_turn(self._first if attempt is self._second else self._second)
 
-    def _note_end(self, one: Try, ended: tuple[str, Any]) -> None:
+    def _record_end(self, attempt: Try, ended: tuple[str, Any]) -> None:
         part = {"deferred": "deferral", "event": "event"}.get(ended[0], "end")
         strike = self.passes(f"{part} of {self._current.name}")
         if strike is not None and (strike.how == RESUME or strike.how in SUSPENDED):
@@ -430,16 +436,16 @@ class Run:
         elif strike is not None:
             self.kill()
             return
-        one.ended = ended
-        one.line.send("noted")
+        attempt.ended = ended
+        attempt.line.send("recorded")
 
-    def _messages(self, one: Try) -> Iterator[tuple[Any, ...]]:
+    def _messages(self, attempt: Try) -> Iterator[tuple[Any, ...]]:
         while True:
-            while not one.line.poll(PATIENCE):
-                if self._active is one:
+            while not attempt.line.poll(PATIENCE):
+                if self._active is attempt:
                     self.outcome.wrong.append("a try was silent for too long")
                     self.kill()
-            yield one.line.recv()
+            yield attempt.line.recv()
 
     def _respond(self, line: Any, message: tuple[Any, ...]) -> None:
         if message[0] == "get":
@@ -457,14 +463,14 @@ class Run:
         else:
             self.kill()
 
-    # --- what comes of it ---
+    # --- the outcome ---
 
-    def _kept(self, max_tries: int) -> dict[str, Any]:
-        """Return what the store keeps since the task was last cleared, and what outlives that, by plain keys."""
+    def _stored(self, max_tries: int) -> dict[str, Any]:
+        """Return what the store contains since the task was last cleared, and what outlives that, by plain keys."""
         stored = json.loads(self._store.get(CLEARS_KEY, "null")) or {"clears": 0, "max_tries": max_tries}
         ending = f".{stored['clears']}" if stored["max_tries"] == max_tries else "\0"
-        kept = [key for key in self._store if key.endswith(ending) or not UNTIL_CLEARED.search(key)]
-        return {key.removesuffix(ending): json.loads(self._store[key]) for key in kept}
+        keys = [key for key in self._store if key.endswith(ending) or not UNTIL_CLEARED.search(key)]
+        return {key.removesuffix(ending): json.loads(self._store[key]) for key in keys}
 
     def _is_done(self, task: Task) -> bool:
         """Return whether the products show all that the task effects where nothing disturbs it."""
@@ -472,15 +478,15 @@ class Run:
             return False
         return not self._model.slices[task.name] - Counter(self._effects())
 
-    def _lost_a_poll(self, one: Try) -> bool:
-        return one.lost is not None and self.flow.consumes(self._struck[1])
+    def _lost_a_poll(self, attempt: Try) -> bool:
+        return attempt.lost is not None and self.flow.consumes(self._struck[1])
 
-    def _check_truth(self, one: Try) -> None:
-        """Hold what a try said against what the emulator has recorded."""
-        task, (how, what) = self._current, one.ended
+    def _check_truth(self, attempt: Try) -> None:
+        """Compare what a try reported with what the emulator has recorded."""
+        task, (how, what) = self._current, attempt.ended
         rows = self._rows()
         state = lambda: self._harness.emulator.control("GET", "state")  # noqa: E731
-        seen = Seen(rows[self._effects_before :], rows[one.effects :], one.sent, one.alone, state)
+        seen = Seen(rows[self._effects_before :], rows[attempt.effects :], attempt.sent, attempt.alone, state)
         untrue: list[str] = []
         if how == "success":
             if self._model is not None and task.name in self._model.slices and not self._is_done(task):
@@ -489,19 +495,21 @@ class Run:
                 untrue += task.claims(what, seen)
         elif how in ("failed", "retry"):
             untrue += untrue_error(what, seen)
-            if one.rejects_reads and one.is_uncertain and not what.startswith("OutcomeUnknown: "):
+            if attempt.rejects_reads and attempt.is_uncertain and not what.startswith("OutcomeUnknown: "):
                 untrue.append(f"its outcome was unknown, and it says otherwise: {what}")
-        self.outcome.untrue += [f"{task.name}, try {one.order.try_number}: {words}" for words in untrue]
+        self.outcome.untrue += [
+            f"{task.name}, try {attempt.order.try_number}: {contradiction}" for contradiction in untrue
+        ]
 
     def _succeeded(self, task: Task, result: Any, *, was_cleared: bool) -> bool:
         self.results[task.name] = result
-        self._note_report(task)
+        self._record_report(task)
         if self._reported and not result[0]["possibly_lost"]:
             self.outcome.wrong.append(f"{task.name} reports a loss in its log, and not in its result")
         if self._model is not None and task.name in self._model.results and not was_cleared:
-            found, wanted = task.reported(result), task.reported(self._model.results[task.name])
-            if found != wanted:
-                self.outcome.wrong.append(f"{task.name} returned {found}, and {wanted} where nothing disturbed it")
+            found, expected = task.reported(result), task.reported(self._model.results[task.name])
+            if found != expected:
+                self.outcome.wrong.append(f"{task.name} returned {found}, and {expected} where nothing disturbed it")
         self._end_delay()
         return True
 
@@ -509,7 +517,7 @@ class Run:
     def _reported(self) -> bool:
         return "Suspected loss" in self._harness.log.read_text()
 
-    def _note_report(self, task: Task) -> None:
+    def _record_report(self, task: Task) -> None:
         if not self._reported:
             return
         if self.outcome.ended == DONE:
@@ -517,19 +525,19 @@ class Run:
         if not self._may_report:
             self.outcome.wrong.append(f"{task.name} reports a loss where none can have been")
 
-    def _check_failure(self, task: Task, what: str, one: Try) -> None:
+    def _check_failure(self, task: Task, what: str, attempt: Try) -> None:
         self.outcome.ended = FAILED
-        shows = task.is_readable and (one.was_done or one.lost == RESPONSE_LOST)
-        if not one.is_uncertain or ((task.settles or shows) and not one.rejects_reads):
+        shows = task.is_readable and (attempt.was_done or attempt.lost == RESPONSE_LOST)
+        if not attempt.is_uncertain or ((task.resolves or shows) and not attempt.rejects_reads):
             self.outcome.wrong.append(f"{task.name} failed, but it could have known: {what}")
-        if not what.startswith("OutcomeUnknown: ") or not re.search(task.look_for, what):
-            self.outcome.wrong.append(f"{task.name} failed and does not say what to look for: {what}")
+        if not what.startswith("OutcomeUnknown: ") or not re.search(task.names, what):
+            self.outcome.wrong.append(f"{task.name} failed and does not say what to check: {what}")
         if what.count("It is not sent again") != 1:
             self.outcome.wrong.append(f"{task.name} does not say once that it is not sent again: {what}")
 
     def _hand_over(self, task: Task) -> bool:
         """Nothing comes any more: a person compares with what runs there, and passes on what is not assigned."""
-        self._note_report(task)
+        self._record_report(task)
         if not self._reported:
             return self._give_up(f"{task.name} waits for what was lost, and does not say so")
         rows = self._harness.emulator.control("GET", "state")["workflowsoft"]

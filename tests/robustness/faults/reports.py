@@ -1,4 +1,4 @@
-"""What became of the points of the flows, as a table and in words."""
+"""The outcomes at the points of the flows, as a table and as text."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Outcome:
 
 @dataclass
 class Row:
-    """What became of the points of one flow."""
+    """The outcomes at the points of one flow."""
 
     flow: Flow
     seed: int
@@ -38,26 +38,31 @@ class Row:
     def cells(self) -> list[str]:
         outcomes = self.outcomes.values()
         ended = Counter(outcome.ended for outcome in outcomes)
-        lost, doubled = sum(one.lost for one in outcomes), sum(one.doubled for one in outcomes)
-        untrue, wrong = sum(len(one.untrue) for one in outcomes), sum(one.is_violation for one in outcomes)
+        lost, doubled = sum(outcome.lost for outcome in outcomes), sum(outcome.doubled for outcome in outcomes)
+        untrue, wrong = (
+            sum(len(outcome.untrue) for outcome in outcomes),
+            sum(outcome.is_violation for outcome in outcomes),
+        )
         numbers = [len(outcomes), ended[DONE], ended[FAILED], ended[REPORTED], lost, doubled, untrue, wrong]
         return [self.flow.name, self.flow.mode or "", *map(str, numbers)]
 
     def violations(self) -> list[str]:
-        """Say of each violation what it is, how it came, and how to see it again."""
+        """Describe each violation, its story, and how to repeat it."""
         mode = f" --mode {self.flow.mode}" if self.flow.mode else ""
         quick = " --quick" if self.quick else ""
         again = f"python -m tests.robustness.faults --flow '{self.flow.name}'{mode} --seed {self.seed}{quick}"
         return [
-            f"{self.flow.name}, point {number}: lost {one.lost}, doubled {one.doubled}, untrue {len(one.untrue)}\n"
-            f"  again: {again} --point {number}\n  " + "\n  ".join([*one.untrue, *one.wrong, "---", *one.story])
-            for number, one in self.outcomes.items()
-            if one.is_violation
+            f"{self.flow.name}, point {number}: lost {outcome.lost}, doubled {outcome.doubled}, "
+            f"untrue {len(outcome.untrue)}\n"
+            f"  again: {again} --point {number}\n  "
+            + "\n  ".join([*outcome.untrue, *outcome.wrong, "---", *outcome.story])
+            for number, outcome in self.outcomes.items()
+            if outcome.is_violation
         ]
 
 
 def table(rows: list[Row]) -> str:
-    """Return what became of all points as a table, with their sums."""
+    """Return the outcomes at all points as a table, with their sums."""
     heads = ["flow", "mode", "points", DONE, FAILED, REPORTED, "lost", "doubled", "untrue", "violations"]
     cells = [row.cells() for row in rows]
     sums = [str(sum(int(row[column]) for row in cells)) for column in range(2, len(heads))]

@@ -27,11 +27,11 @@ SUSPENDED = (SUSPENDED_BEFORE, SUSPENDED_AFTER)
 RESUME = "the first try goes on"
 # Which strikes a flow is run with.
 KILLS, TWO_TRIES, REJECTED_READS = "kills", "two tries at once", "reading rejected"
-NEXT_ACT = -1  # the next boundary that acts
+NEXT_WRITE = -1  # the next boundary that writes
 TO_ITS_END = 1_000  # boundaries
 TOKEN_REJECTIONS = (403, 404, 500)
 DOUBLES, QUICK_DOUBLES = 10, 2  # seeded ones of each flow
-OVERLAPS, QUICK_OVERLAPS = 6, 2  # seeded ones at each boundary that acts
+OVERLAPS, QUICK_OVERLAPS = 6, 2  # seeded ones at each boundary that writes
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Strike:
     """
     What happens at which boundary.
 
-    :param at: So many boundaries pass before, from the beginning or since the last strike; or ``NEXT_ACT``.
+    :param at: So many boundaries pass before, from the start or since the last strike; or ``NEXT_WRITE``.
     :param release: Of a delayed request: so many requests of the next tries pass before it arrives. Of a suspended
         try: so many boundaries of the other one pass before it goes on, to its end, and the other one after it.
     :param read_status: Status of the responses to reads from then on, until the end of the try; after a kill of the
@@ -66,8 +66,8 @@ def points(flow: Flow, boundaries: Sequence[str], seed: int, *, quick: bool) -> 
         suspensions = (_suspensions(flow, boundaries, at, chance, quick=quick) for at in range(len(boundaries)))
         return [(strike,) for strikes in suspensions for strike in strikes]
     if flow.kind == REJECTED_READS:
-        acts = [at for at, label in enumerate(boundaries) if flow.acts(label)]
-        return [point for at in acts for point in _rejections(flow, at, chance, quick=quick)]
+        writing = [at for at, label in enumerate(boundaries) if flow.writes(label)]
+        return [point for at in writing for point in _rejections(flow, at, chance, quick=quick)]
     at_each = (_strikes(flow, at, label, chance, quick=quick) for at, label in enumerate(boundaries))
     singles = [strike for strikes in at_each for strike in strikes]
     firsts = [strike for strike in singles if strike.how in SURVIVED]
@@ -83,7 +83,7 @@ def is_end(label: str) -> bool:
 def _strikes(flow: Flow, at: int, label: str, chance: random.Random, *, quick: bool) -> list[Strike]:
     if is_end(label):
         return [Strike(at, BEFORE)]
-    if not flow.acts(label):
+    if not flow.writes(label):
         both = [Strike(at, BEFORE), Strike(at, AFTER)]
         return [chance.choice(both)] if quick and not label.startswith("write") else both
     delayed = [Strike(at, DELAYED, release) for release in range(chance.randrange(1, 3), 7, 2)]
@@ -101,19 +101,19 @@ def _next_kill(boundaries: Sequence[str], first: Strike, chance: random.Random) 
 def _suspensions(flow: Flow, boundaries: Sequence[str], at: int, chance: random.Random, *, quick: bool) -> list[Strike]:
     """Return the ways to suspend a try at a boundary: the other one runs to its end meanwhile, or a part of the way."""
     label = boundaries[at]
-    overlaps = (QUICK_OVERLAPS if quick else OVERLAPS) if flow.acts(label) or label.startswith("write ") else 1
+    overlaps = (QUICK_OVERLAPS if quick else OVERLAPS) if flow.writes(label) or label.startswith("write ") else 1
     parts = sorted(chance.sample(range(1, len(boundaries)), min(overlaps, len(boundaries) - 1)))
     found = [Strike(at, SUSPENDED_BEFORE, release) for release in (*parts, TO_ITS_END)]
-    return [*found, Strike(at, SUSPENDED_AFTER, TO_ITS_END)] if flow.acts(label) else found
+    return [*found, Strike(at, SUSPENDED_AFTER, TO_ITS_END)] if flow.writes(label) else found
 
 
 def _rejections(flow: Flow, at: int, chance: random.Random, *, quick: bool) -> list[tuple[Strike, ...]]:
-    """Return what leaves an outcome unknown at a boundary that acts, with reading rejected afterwards."""
+    """Return what leaves an outcome unknown at a boundary that writes, with reading rejected afterwards."""
     found = []
-    for how in (*SURVIVED, *((BEFORE, AFTER) if flow.notes_doubt else ())):
+    for how in (*SURVIVED, *((BEFORE, AFTER) if flow.records_doubt else ())):
         for status in [chance.choice(TOKEN_REJECTIONS)] if quick else TOKEN_REJECTIONS:
             first = Strike(at, how, read_status=status)
             found.append((first,))
             if how in SURVIVED:  # and the response to the repetition is lost, too
-                found.append((first, Strike(NEXT_ACT, how, read_status=status)))
+                found.append((first, Strike(NEXT_WRITE, how, read_status=status)))
     return found

@@ -1,4 +1,4 @@
-"""Every action, however it is disturbed, is done once, or says what to look for; and what it says is true."""
+"""Every action, however it is disturbed, is done once, or reports what to check; and what it reports is true."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tasks say about their work, held against what the emulator has recorded of it."""
+"""What tasks report about their work, compared with what the emulator has recorded of it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 Effect = Mapping[str, Any]
 
-# Errors by which a task says that it has not acted, or that another user has.
-NOT_BY_US = re.compile(
+# Errors by which a task reports that it has changed nothing, or that another user has changed something.
+NOT_OWN = re.compile(
     r"(StepMoved|NotFound|InvalidRequest|PermissionDenied|ConfigurationError|ResponseConflict|InstanceActive"
     r"|PresetConflict|ConnectionFailed|RateLimited|AuthenticationError): "
 )
@@ -22,11 +22,11 @@ class Seen:
     """
     What the emulator shows of a task's work.
 
-    :param effects: What was changed through the APIs since the task began.
-    :param new: What of it was changed while the try was at work that is judged.
-    :param sent: Whether this try has sent a request that acts.
+    :param effects: What was changed through the APIs since the task started.
+    :param new: What of it was changed during the try that is evaluated.
+    :param sent: Whether this try has sent a write request.
     :param alone: Whether nothing else was at work meanwhile: no second try, no request of a dead one.
-    :param state: Returns how everything stands by now.
+    :param state: Returns the state of everything by now.
     """
 
     effects: Sequence[Effect]
@@ -37,15 +37,15 @@ class Seen:
 
     def rows(self, action: str, **target: Any) -> list[Effect]:
         """Return the effects of an action on a target."""
-        wanted = target.items()
-        return [row for row in self.effects if row["action"] == action and wanted <= row["target"].items()]
+        requested = target.items()
+        return [row for row in self.effects if row["action"] == action and requested <= row["target"].items()]
 
 
 def untrue_error(message: str, seen: Seen) -> Iterator[str]:
     """Yield what an error says that contradicts what is recorded."""
     if not seen.effects:
         return
-    if NOT_BY_US.match(message) or NOTHING_SENT.search(message):
+    if NOT_OWN.match(message) or NOTHING_SENT.search(message):
         done = ", ".join(row["action"] for row in seen.effects)
         yield f"it failed as if it had not acted ({message}), but recorded is: {done}"
 
@@ -96,7 +96,7 @@ def performed(result: Any, seen: Seen) -> Iterator[str]:
     if not rows:
         yield f"success, but history {result['history_id']} is no activity of this task"
     if "state_after" in result:
-        (now,) = (one for one in seen.state()["procore_legacy"] if one["id"] == result["instance_id"])
+        (now,) = (instance for instance in seen.state()["procore_legacy"] if instance["id"] == result["instance_id"])
         yield from _differences(result["state_after"], {"name": now["state"]})
 
 
@@ -107,12 +107,12 @@ def started(result: Any, seen: Seen) -> Iterator[str]:
     if result["adopted"] and seen.alone and rows and rows[0] in seen.new:
         yield "adopted is True, but this try has started the instance"
     if result["outcome"] is not None:
-        (now,) = (one for one in seen.state()["procore"] if one["id"] == result["instance_id"])
+        (now,) = (instance for instance in seen.state()["procore"] if instance["id"] == result["instance_id"])
         yield from _differences(result["outcome"], {"state": now["state"]})
 
 
 def waited(result: Any, seen: Seen) -> Iterator[str]:
-    (now,) = (one for one in seen.state()["procore"] if one["id"] == result["instance_id"])
+    (now,) = (instance for instance in seen.state()["procore"] if instance["id"] == result["instance_id"])
     yield from _differences(result, {"state": now["state"], "item_status": now["item_status"]})
 
 
@@ -172,7 +172,7 @@ def presets_changed(result: Any, seen: Seen) -> Iterator[str]:
 
 
 def received(result: Any, seen: Seen) -> Iterator[str]:
-    shown = {one["integration_instance_id"] for one in seen.state()["workflowsoft"]}
+    shown = {instance["integration_instance_id"] for instance in seen.state()["workflowsoft"]}
     for instance in result:
         if instance["integration_instance_id"] not in shown:
             yield f"received {instance['integration_instance_id']}, which is no instance"

@@ -33,13 +33,13 @@ class Call:
     """
     One use of a member of a hook.
 
-    :param acts: It is unknown whether it has acted when its response is lost, so the client does not repeat it.
+    :param writes: When its response is lost, its outcome is unknown, so the client does not repeat it.
     """
 
     hook: type
     name: str
     use: Callable[[Any], Any]
-    acts: bool = False
+    writes: bool = False
 
     def __str__(self) -> str:
         return f"{self.hook.__name__}.{self.name}"
@@ -50,8 +50,8 @@ class Call:
         return list(result) if isinstance(result, Iterator) else result
 
 
-def of(hook: type, *, acts: set[str], **uses: Callable[[Any], Any]) -> list[Call]:
-    return [Call(hook, name, use, name in acts) for name, use in uses.items()]
+def of(hook: type, *, writes: set[str], **uses: Callable[[Any], Any]) -> list[Call]:
+    return [Call(hook, name, use, name in writes) for name, use in uses.items()]
 
 
 def upload(hook: ProcoreHook) -> str:
@@ -72,7 +72,7 @@ OF_BOTH_PROCORE_HOOKS = {
 CALLS = [
     *of(
         ProcoreHook,
-        acts={
+        writes={
             "update_preset_assignees",
             "start_instance",
             "bulk_start_instances",
@@ -126,7 +126,7 @@ CALLS = [
     ),
     *of(
         ProcoreLegacyHook,
-        acts={"perform_activity"},
+        writes={"perform_activity"},
         **OF_BOTH_PROCORE_HOOKS,
         list_instances=lambda hook: hook.list_instances(),
         get_instance=lambda hook: hook.get_instance("568150"),
@@ -140,7 +140,7 @@ CALLS = [
     ),
     *of(
         WorkflowsoftHook,
-        acts={"poll_new_integrations", "update_fields", "complete", "start_process", "create_task"},
+        writes={"poll_new_integrations", "update_fields", "complete", "start_process", "create_task"},
         check=lambda hook: hook.check(),
         test_connection=lambda hook: hook.test_connection(),
         get_api_token=lambda hook: hook.get_api_token(),

@@ -34,8 +34,8 @@ def connections_to(url: str, *, signing_in: bool) -> Connections:
         fields: dict[str, Any] = {"extra": extra}
         if conn_type == "procore":
             login = {"login": "emulator-client", "password": "emulator-secret"}
-            given = {"login_url": url} if signing_in else {"access_token": READY}
-            fields = {"extra": {**extra, **given}, **(login if signing_in else {})}
+            credentials = {"login_url": url} if signing_in else {"access_token": READY}
+            fields = {"extra": {**extra, **credentials}, **(login if signing_in else {})}
         else:
             fields["password"] = "emulator-password" if signing_in else READY
             fields |= {"login": "admin@example.com"} if signing_in else {}

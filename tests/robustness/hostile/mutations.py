@@ -41,22 +41,22 @@ def mutated(draw: st.DrawFn, good: Any) -> Any:
         if not place:
             bad = value if change == "replace" else [bad] if change == "insert" else bad
             continue
-        holder = bad
+        container = bad
         for key in place[:-1]:
-            holder = holder[key]
-        _change(holder, place[-1], change, value)
+            container = container[key]
+        _change(container, place[-1], change, value)
     return bad
 
 
-def _change(holder: Any, key: Any, change: str, value: Any) -> None:
+def _change(container: Any, key: Any, change: str, value: Any) -> None:
     if change == "replace":
-        holder[key] = value
+        container[key] = value
     elif change == "delete":
-        del holder[key]
-    elif isinstance(holder, list):
-        holder.insert(key, holder[key] if change == "again" else value)
+        del container[key]
+    elif isinstance(container, list):
+        container.insert(key, container[key] if change == "again" else value)
     else:
-        holder[f"{key}2" if change == "again" else "x_new"] = holder[key] if change == "again" else value
+        container[f"{key}2" if change == "again" else "x_new"] = container[key] if change == "again" else value
 
 
 def as_body(value: Any) -> bytes:

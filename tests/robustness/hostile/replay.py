@@ -88,8 +88,10 @@ def recorded(into: list[Exchange]) -> Iterator[None]:
     def noting(adapter: HTTPAdapter, request: requests.PreparedRequest, **settings: Any) -> requests.Response:
         response = send(adapter, request, **settings)
         body = response.content
-        kept = {name: value for name, value in response.headers.items() if name.lower() != "content-length"}
-        into.append(Exchange((str(request.method), urlsplit(str(request.url)).path), response.status_code, kept, body))
+        headers = {name: value for name, value in response.headers.items() if name.lower() != "content-length"}
+        into.append(
+            Exchange((str(request.method), urlsplit(str(request.url)).path), response.status_code, headers, body)
+        )
         return response
 
     with pytest.MonkeyPatch.context() as patch:

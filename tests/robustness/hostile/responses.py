@@ -254,7 +254,7 @@ def deeper(value: Any) -> Any:
 
 
 def echoes(secret: str) -> Iterator[tuple[str, Kind]]:
-    """Yield responses that repeat a secret wherever an error might look."""
+    """Yield responses that repeat a secret wherever an error might read its message."""
     title = f"<html><head><title>{secret}</title></head></html>".encode()
     yield "in an error", of_status(400, json.dumps({"message": f"not {secret}"}).encode())
     yield "in the fields of an error", of_status(422, json.dumps({"errors": {"name": [secret]}}).encode())

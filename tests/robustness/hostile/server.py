@@ -31,7 +31,7 @@ class HostileServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)  # closing alone does not wake a thread that waits in accept()
+        self._listener.shutdown(socket.SHUT_RDWR)  # closing alone does not end a thread that waits in accept()
         self._listener.close()
         self._thread.join(5)
 
@@ -56,7 +56,7 @@ class HostileServer:
 
 
 def raw(*pieces: bytes | float) -> Send:
-    """Send pieces as they are; a number is a pause in seconds, after which the client may be gone."""
+    """Send pieces as they are; a number is a sleep in seconds, after which the client may be gone."""
 
     def send(connection: socket.socket) -> None:
         for piece in pieces:

@@ -25,7 +25,7 @@ from tests.robustness.hostile.calls import CALLS, FOLLOWS, SENDS_NOTHING, Call, 
 from tests.robustness.hostile.conftest import READY
 from tests.robustness.hostile.replay import Exchange, Server, served_by
 
-SOON = 5.0  # seconds of work; no pause is a real one here, and a busy machine is no fault of ours
+MAX_WORK_SECONDS = 5.0  # seconds of work; no sleep is a real one here, and a busy machine must not fail the test
 SIGN_IN = {("POST", "/oauth/token"), ("GET", "/api/v2/app/apitoken")}
 CALLING = [call for call in CALLS if call.name != "get_api_token"]  # a static token is not fetched
 # One call of each way in which a response is read: an object in an object, pages of both APIs, fields, names that are
@@ -93,18 +93,18 @@ def good_result(call: Call, good: Good) -> Any:
 
 def problem_with(call: Call, server: Server, like: Any, *, is_unreadable: bool = False) -> str | None:
     """
-    Say in words what is wrong with how a call takes the response of a server, or None.
+    Describe what is wrong with how a call handles the response of a server, or return None.
 
     :param like: What it returns when all is well.
     :param is_unreadable: No result can be made of what the server sends.
     """
-    began = time.thread_time()
+    start_time = time.thread_time()
     try:
         result, error = outcome_of(call, server)
     except Exception as bare:
         return "".join(traceback.format_exception(bare)[-3:])
-    if time.thread_time() - began > SOON:
-        return f"took {time.thread_time() - began:.1f} s"
+    if time.thread_time() - start_time > MAX_WORK_SECONDS:
+        return f"took {time.thread_time() - start_time:.1f} s"
     hosts = server.trusted if str(call) == FOLLOWS else server.hosts
     if len(hosts) > 1:
         return f"requested {hosts}"
@@ -120,7 +120,7 @@ def problem_with(call: Call, server: Server, like: Any, *, is_unreadable: bool =
 def problem_with_error(call: Call, server: Server, error: WorkflowsError) -> str | None:
     if len(str(error)) > MAX_MESSAGE_CHARACTERS + 10:
         return f"{type(error).__name__} of {len(str(error))} characters: {error!s:.100}"
-    if not call.acts or server.spoiled in SIGN_IN:
+    if not call.writes or server.spoiled in SIGN_IN:
         return None
     status = server.responses[0].status
     if status not in (401, 429) and server.requested.count(server.spoiled) > 1:
@@ -183,8 +183,8 @@ def without_news(value: Any) -> Any:
 def test_unknown_fields_change_no_result(call, good):
     like = good_result(call, good)
     for exchange in spoilt(call, good):
-        known = [one for one in good[str(call)] if one.route == exchange.route]
-        spoiled = [more for one in known for more in with_more_fields(one)]
+        known = [good_exchange for good_exchange in good[str(call)] if good_exchange.route == exchange.route]
+        spoiled = [more for good_exchange in known for more in with_more_fields(good_exchange)]
 
         result, error = outcome_of(call, Server(good[str(call)], exchange.route, spoiled))
 
@@ -195,7 +195,7 @@ def with_more_fields(exchange: Exchange) -> list[Exchange]:
     return responses.changed(responses.more_of)(exchange) if exchange.body.strip()[:1] in (b"{", b"[") else [exchange]
 
 
-def words_of(error: WorkflowsError) -> str:
+def texts_of(error: WorkflowsError) -> str:
     """Return all that a log could show of an error."""
     return "".join(traceback.format_exception(error)) + json.dumps(vars(error), default=str)
 

@@ -59,12 +59,12 @@ def legacy(shown: Any) -> Any:
 
 
 def rows(shown: Any) -> Any:
-    """Return rows as a hook hands them on: each is an object."""
+    """Return rows as a hook passes them: each is an object."""
     return [v1.str_ids(row) for row in shown if isinstance(row, dict)] if isinstance(shown, list) else []
 
 
 def row(shown: Any) -> Any:
-    """Return a response as a hook hands it on: an object."""
+    """Return a response as a hook passes it: an object."""
     return v1.str_ids(shown) if isinstance(shown, dict) else {}
 
 
@@ -74,9 +74,9 @@ def mine(preset: Any) -> Any:
 
 def known_rows(histories: Any) -> Any:
     """Return the rows of the tables that an export makes of an item's histories."""
-    listed = [audit.listed_instance(one, SINCE) for one in rows(histories)]
+    listed = [audit.listed_instance(row, SINCE) for row in rows(histories)]
     named = audit.name_histories(histories, listed, tool_type="po", item_id="5001")
-    return [audit.rows_of(one, WHERE) for one in named]
+    return [audit.rows_of(history, WHERE) for history in named]
 
 
 def decisions(history: Any) -> Any:
@@ -132,10 +132,10 @@ READINGS = [
     Reading(HISTORY, options.is_recorded_response, lambda h: options.is_recorded_response(
         options.recorded_in_history(row(h), STEP, USER) or {}, option="Approve")),
     Reading(LIST, v2.matches_filters, lambda i: [
-        v2.matches_filters(one, tool_type="po", tool_subtype="1", item_id="5001", active=True)
-        for one in rows(i)]),
-    Reading(LIST, v2.same_tool, lambda i: [v2.same_tool(one.get("tool_type"), "po") for one in rows(i)]),
-    Reading(LIST, v2.created_by, lambda i: [v2.created_by(one) for one in rows(i)]),
+        v2.matches_filters(row, tool_type="po", tool_subtype="1", item_id="5001", active=True)
+        for row in rows(i)]),
+    Reading(LIST, v2.same_tool, lambda i: [v2.same_tool(row.get("tool_type"), "po") for row in rows(i)]),
+    Reading(LIST, v2.created_by, lambda i: [v2.created_by(row) for row in rows(i)]),
     Reading(INSTANCE, v2.has_ended, lambda i: v2.has_ended(row(i))),
     Reading(INSTANCE, v2.is_between_steps, lambda i: v2.is_between_steps(row(i))),
     Reading(INSTANCE, v2.is_pending, lambda i: v2.is_pending(v2.current_step(row(i)) or {}, USER)),
@@ -191,16 +191,16 @@ READINGS = [
     Reading(PRESET, people.losses, lambda p: people.losses(row(p), {})),
     Reading(PRESET, people.is_unchanged, lambda p: people.is_unchanged(row(p), {})),
     Reading(REPLACEMENTS, people.is_request, lambda r: [
-        people.is_request(one, {"reason": "left", "project_ids": ["1"], "replacement_type": "permanent",
+        people.is_request(row, {"reason": "left", "project_ids": ["1"], "replacement_type": "permanent",
                                 "modify_project_roles": False, "old_assignee_id": "1", "new_assignee_ids": ["2"]}, "3")
-        for one in rows(r)]),
-    Reading(LIST, audit.listed_instance, lambda i: [audit.listed_instance(one, SINCE) for one in rows(i)]),
+        for row in rows(r)]),
+    Reading(LIST, audit.listed_instance, lambda i: [audit.listed_instance(row, SINCE) for row in rows(i)]),
     Reading(ITEM, audit.name_histories, known_rows),
     Reading(ITEM, audit.rows_of, known_rows),
     Reading(LEGACY, audit.legacy_instance_row, lambda i: audit.legacy_instance_row(
         row(i), company_id="7")),
     Reading(HISTORIES, audit.legacy_activity_row, lambda h: [
-        audit.legacy_activity_row(one, instance_id="1") for one in rows(h)]),
+        audit.legacy_activity_row(row, instance_id="1") for row in rows(h)]),
     Reading(LEGACY, audit.legacy_has_changed, lambda i: audit.legacy_has_changed(row(i), SINCE)),
     Reading(LEGACY, v1.str_ids, v1.str_ids),
     Reading(USERS, v1.users_named, lambda u: v1.users_named(rows(u), "dana@example.com")),
@@ -210,7 +210,7 @@ READINGS = [
     Reading(LEGACY, v1.evaluate_instance, lambda i: v1.evaluate_instance(
         legacy(row(i)), after=v1.moment_of("2026-01-01T00:00:00Z"), activity="Approve", role="x", **STATES)),
     Reading(HISTORIES, v1.evaluate_instance, lambda h: [
-        v1.evaluate_instance(SHOWN, after=v1.action_of(one), **STATES) for one in rows(h)]),
+        v1.evaluate_instance(SHOWN, after=v1.action_of(row), **STATES) for row in rows(h)]),
     Reading(LEGACY, v1.evaluate_state_change, lambda i: v1.evaluate_state_change(
         legacy(row(i)), v1.occurrence_of(SHOWN), {})),
     Reading(LEGACY, v1.of_object, lambda i: v1.of_object([row(i)], "Contract")),
@@ -223,7 +223,7 @@ READINGS = [
     Reading(LEGACY, v1.how_it_ended, lambda i: v1.how_it_ended(legacy(row(i)))),
     Reading(LEGACY, v1.is_quiet, lambda i: v1.is_quiet(legacy(row(i)), [], SINCE)),
     Reading(HISTORIES, v1.is_quiet, lambda h: v1.is_quiet(SHOWN, rows(h), SINCE)),
-    Reading(HISTORIES, v1.action_of, lambda h: [v1.action_of(one) for one in rows(h)]),
+    Reading(HISTORIES, v1.action_of, lambda h: [v1.action_of(row) for row in rows(h)]),
     Reading(LEGACY, v1.is_before, lambda i: v1.is_before(legacy(row(i)), ACTION)),
     Reading(LEGACY, v1.is_undecided, lambda i: v1.is_undecided(legacy(row(i)), ACTION)),
     Reading(LEGACY, v1.occurrence_of, lambda i: v1.occurrence_of(legacy(row(i)))),
@@ -234,14 +234,14 @@ READINGS = [
             lambda h: v1.entered_occurrence({**SHOWN, "state_set_at": None}, rows(h))),
     Reading(HISTORIES, v1.is_followed, lambda h: v1.is_followed(rows(h), {**ACTION, "history_id": "1"})),
     Reading(LEGACY, v1.activity_fits, lambda i: [
-        v1.activity_fits(one, name="x", role="y") for one in legacy(row(i))["activities"]]),
+        v1.activity_fits(activity, name="x", role="y") for activity in legacy(row(i))["activities"]]),
     Reading(LEGACY, v1.requested_activity, lambda i: v1.requested_activity("x", legacy(row(i))["activities"])),
     Reading(LEGACY, v1.open_activity, lambda i: v1.open_activity(legacy(row(i)), "x", "y")),
     Reading(LEGACY, v1.choose_activity, lambda i: v1.choose_activity(
         legacy(row(i))["activities"], name="Submit for Approval")),
     Reading(HISTORIES, v1_history.newest_first, lambda h: v1_history.newest_first(rows(h))),
     Reading(HISTORIES, v1_history.performed_activity, lambda h: [
-        v1_history.performed_activity(one) for one in rows(h)]),
+        v1_history.performed_activity(row) for row in rows(h)]),
     Reading(HISTORIES, v1_history.find_performed, lambda h: v1_history.find_performed(
         rows(h), occurrence=v1.occurrence_of(SHOWN), instance=SHOWN, requested={"name": "Approve"}, user_id=USER)),
     Reading(LEGACY, v1_history.find_performed, lambda i: v1_history.find_performed(
@@ -249,9 +249,9 @@ READINGS = [
     Reading(HISTORIES, v1_history.find_sent, lambda h: v1_history.find_sent(rows(h), SENT, SHOWN)),
     Reading(HISTORIES, v1_history.find_own, lambda h: v1_history.find_own(
         rows(h), requested={"name": "Approve"}, user_id=USER, since=SINCE)),
-    Reading(HISTORIES, v1_history.occurrence_of_row, lambda h: [v1_history.occurrence_of_row(one) for one in rows(h)]),
+    Reading(HISTORIES, v1_history.occurrence_of_row, lambda h: [v1_history.occurrence_of_row(row) for row in rows(h)]),
     Reading(HISTORIES, v1_history.is_row_of, lambda h: [
-        v1_history.is_row_of(one, instance_id="1", activity_id="2") for one in rows(h)]),
+        v1_history.is_row_of(row, instance_id="1", activity_id="2") for row in rows(h)]),
     Reading(LEGACY, item.is_named, lambda i: item.is_named(legacy(row(i)), ["Draft"])),
     Reading(LEGACY, item.stage_of, lambda i: item.stage_of(
         legacy(row(i)), until=["Draft"], histories=[], seen=SHOWN, is_over=True)),

@@ -14,9 +14,9 @@ from tests.robustness.hostile.calls import CALLS, Call
 from tests.robustness.hostile.conftest import connections_to
 from tests.robustness.hostile.mutations import as_body, mutated
 from tests.robustness.hostile.replay import Exchange, Server
-from tests.robustness.hostile.test_hooks import SIGN_IN, Good, good_result, outcome_of, problem_with, words_of
+from tests.robustness.hostile.test_hooks import SIGN_IN, Good, good_result, outcome_of, problem_with, texts_of
 
-# A call that reads and one that acts, of each product; the two Procore APIs sign in alike.
+# A call that reads and one that writes, of each product; the two Procore APIs sign in alike.
 SIGNING_IN = [
     call
     for call in CALLS
@@ -97,10 +97,10 @@ def test_secret_repeated_at_sign_in_or_later_is_in_no_error(call, good):
     for exchange, (name, kind) in itertools.product(good[str(call)], list(responses.echoes(secret))):
         _, error = outcome_of(call, Server(good[str(call)], exchange.route, kind(exchange)))
 
-        assert error is None or secret not in words_of(error), f"{exchange.route}: {name}"
+        assert error is None or secret not in texts_of(error), f"{exchange.route}: {name}"
 
 
-@pytest.mark.parametrize("call", [call for call in SIGNING_IN if call.acts], ids=str)
+@pytest.mark.parametrize("call", [call for call in SIGNING_IN if call.writes], ids=str)
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 502, 503])
 def test_no_write_action_is_sent_without_a_token(call, good, status):
     exchange = granted(call, good)

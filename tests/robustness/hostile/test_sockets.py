@@ -73,9 +73,9 @@ def test_broken_socket_is_a_typed_error_and_sends_once(call, connect):
                     problems[name] = repr(bare)
                 finally:
                     hook.close()
-                if call.acts and len(server.requests) != 1:
+                if call.writes and len(server.requests) != 1:
                     problems[name] = f"sent {len(server.requests)} times"
-                if call.acts and isinstance(error, NOTHING_DONE):
+                if call.writes and isinstance(error, NOTHING_DONE):
                     problems[name] = f"{error!r} would say that nothing was done"
         assert elsewhere.requests == [] or str(call) == FOLLOWS
     assert problems == {}
@@ -83,14 +83,14 @@ def test_broken_socket_is_a_typed_error_and_sends_once(call, connect):
 
 def test_late_response_is_not_read_as_the_next_one(connect):
     """A server says 103 first, and sends the response proper when the next request is there."""
-    began = []
+    accepted = []
 
     def hint(connection):
-        began.append(connection)
+        accepted.append(connection)
         connection.sendall(head("103 Early Hints"))
 
     def late(connection):
-        if connection in began:
+        if connection in accepted:
             connection.sendall(whole(b'{"data": {"id": "of the first call"}}'))
         connection.sendall(whole(b'{"data": {"id": "of the second call"}}'))
 

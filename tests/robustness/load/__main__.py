@@ -44,12 +44,12 @@ def main(arguments: list[str] | None = None) -> int:
         with LiveAirflow(DAGS, work.connections(emulator, todo), settings, database=database) as airflow:
             set_pool(airflow, slots)
             airflow.unpause("load")
-            began = time.monotonic()
+            start_time = time.monotonic()
             run_id = airflow.trigger("load")
             with contextlib.suppress(TimeoutError):  # the report below says what is missing
                 airflow.wait("load", run_id)
             state = airflow.runs("load")[run_id]
-            seconds = time.monotonic() - began
+            seconds = time.monotonic() - start_time
             if state != "success":
                 print(airflow.tail("scheduler"))
         rows = {"slots": slots, **work.report(todo, emulator.record), "the whole run": f"{seconds:.0f} s"}

@@ -1,4 +1,4 @@
-"""Two hundred tasks under Procore's rate limit: all get through, each acts once, none retries too early."""
+"""Two hundred tasks under Procore's rate limit: all succeed, each writes once, none retries too early."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from tests.robustness.load import work
 
 
 class SharedTime:
-    """The time of many threads; it jumps to the one who wakes first as soon as all of them sleep."""
+    """The time of many threads; it jumps to the first wake-up time as soon as all of them sleep."""
 
     def __init__(self, threads: int):
         self.now = time.time()
-        self._awake = threads
-        self._wakes: list[float] = []
+        self._running = threads
+        self._wake_ups: list[float] = []
         self._changed = threading.Condition()
 
     def time(self) -> float:
@@ -44,7 +44,7 @@ class SharedTime:
     def sleep(self, seconds: float) -> None:
         with self._changed:
             end = self.now + seconds
-            heapq.heappush(self._wakes, end)
+            heapq.heappush(self._wake_ups, end)
             self._rest()
             self._changed.wait_for(lambda: self.now >= end)
 
@@ -53,12 +53,12 @@ class SharedTime:
             self._rest()
 
     def _rest(self) -> None:
-        self._awake -= 1
-        if self._awake == 0 and self._wakes:
-            self.now = self._wakes[0]
-            while self._wakes and self._wakes[0] <= self.now:
-                heapq.heappop(self._wakes)
-                self._awake += 1
+        self._running -= 1
+        if self._running == 0 and self._wake_ups:
+            self.now = self._wake_ups[0]
+            while self._wake_ups and self._wake_ups[0] <= self.now:
+                heapq.heappop(self._wake_ups)
+                self._running += 1
             self._changed.notify_all()
 
 
@@ -69,8 +69,8 @@ class Run:
         self.time = SharedTime(slots)
         self.slots = slots
         self.failures: list[str] = []
-        ours = SimpleNamespace(time=self.time.time, sleep=self.time.sleep)
-        monkeypatch.setattr(state, "time", ours)
+        virtual = SimpleNamespace(time=self.time.time, sleep=self.time.sleep)
+        monkeypatch.setattr(state, "time", virtual)
         monkeypatch.setitem(RestClient.__init__.__kwdefaults__, "clock", self.time.time)
         monkeypatch.setitem(RestClient.__init__.__kwdefaults__, "sleep", self.time.sleep)
         monkeypatch.setitem(TokenAuth.__init__.__kwdefaults__, "clock", self.time.time)
@@ -78,9 +78,9 @@ class Run:
         monkeypatch.setattr("airflow.sdk.log.mask_secret", lambda *secret: None)
         # Up to Python 3.11 these let one thread at a time in, for all hooks together; tasks are processes of their own.
         for cls in (ProcoreConnectionHook, ProcoreOperator, ProcoreLegacyPerformActivityOperator):
-            for one in vars(cls).values():
-                if isinstance(one, cached_property):
-                    monkeypatch.setattr(one, "lock", contextlib.nullcontext(), raising=False)
+            for member in vars(cls).values():
+                if isinstance(member, cached_property):
+                    monkeypatch.setattr(member, "lock", contextlib.nullcontext(), raising=False)
 
     def all(self, tasks: list[Callable[[], None]]) -> None:
         """Run them, and return when all have ended."""
@@ -108,14 +108,14 @@ class Run:
 
 
 def tasks(arguments: dict[str, list[dict[str, Any]]]) -> list[Callable[[], None]]:
-    """Return the tasks in the order of a dealt deck: every kind from the beginning to the end."""
+    """Return the tasks in the order of a dealt deck: every kind from the start to the end."""
     kinds = {"respond": respond, "perform": perform, "start": start, "integration": integrate}
     dealt = [
-        (number / len(many), partial(kinds[kind], **one))
+        (number / len(many), partial(kinds[kind], **keywords))
         for kind, many in arguments.items()
-        for number, one in enumerate(many)
+        for number, keywords in enumerate(many)
     ]
-    return [task for _, task in sorted(dealt, key=lambda one: one[0])]
+    return [task for _, task in sorted(dealt, key=lambda pair: pair[0])]
 
 
 def respond(**arguments: Any) -> None:
@@ -147,7 +147,7 @@ def emulator() -> Iterator[work.RecordedEmulator]:
 
 
 @pytest.mark.parametrize("part", [10, pytest.param(1, id="full", marks=pytest.mark.slow)])
-def test_tasks_at_the_rate_limit_all_act_once_in_time(emulator, set_connection, monkeypatch, part):
+def test_tasks_at_the_rate_limit_all_write_once_in_time(emulator, set_connection, monkeypatch, part):
     arguments = work.prepare(emulator, part)
     for conn_id, connection in work.connections(emulator, arguments).items():
         set_connection(conn_id, connection)

@@ -12,7 +12,7 @@ from airflow_provider_workflows.emulator import Emulator
 
 POOL_SIZE = 8  # what docs/operate.md says
 PER_SECOND = 2.5  # requests that Procore's window of 10 seconds allows, 25
-LARGEST_RATIO = 1.3
+MAX_RATIO = 1.3
 COUNTS = {"respond": 60, "perform": 50, "start": 39, "integration": 17}  # an integration takes three tasks
 TOOL = "purchase_order_contract"
 FIELDS = {"Venue": "Main hall", "Event duration": "2.5"}
@@ -76,12 +76,12 @@ class RecordedEmulator(Emulator):
             at = app.state.clock.time()
             response: dict[str, Any] = {}
 
-            async def note(message: Any) -> None:
+            async def record_start(message: Any) -> None:
                 if message["type"] == "http.response.start":
                     response.update(message)
                 await send(message)
 
-            await app({**scope, "path": f"/{rest}"}, receive, note)
+            await app({**scope, "path": f"/{rest}"}, receive, record_start)
             headers = {name.decode(): value.decode() for name, value in response["headers"]}
             status = response["status"]
             not_before = _not_before(headers, at) if status == 429 else None
@@ -97,7 +97,7 @@ def _not_before(headers: dict[str, str], at: float) -> float:
 
 def prepare(emulator: Emulator, part: int = 1) -> dict[str, list[dict[str, Any]]]:
     """
-    Let the instances begin that the tasks act on; return the arguments of each task by its kind.
+    Start the instances that the tasks write to; return the arguments of each task by its kind.
 
     :param part: Divides the numbers of tasks.
     """
@@ -110,12 +110,16 @@ def prepare(emulator: Emulator, part: int = 1) -> dict[str, list[dict[str, Any]]
     ]
     emulator.control("PATCH", "flags", **LIMITS)
     return {
-        "respond": [{"procore_conn_id": f"respond_{i}", "instance_id": one} for i, one in enumerate(v2)],
-        "perform": [{"procore_conn_id": f"perform_{i}", "instance_id": one} for i, one in enumerate(legacy)],
+        "respond": [
+            {"procore_conn_id": f"respond_{i}", "instance_id": instance_id} for i, instance_id in enumerate(v2)
+        ],
+        "perform": [
+            {"procore_conn_id": f"perform_{i}", "instance_id": instance_id} for i, instance_id in enumerate(legacy)
+        ],
         "start": [{"procore_conn_id": f"start_{i}", "item_id": str(900_000 + i)} for i in range(counts["start"])],
         "integration": [
-            {"workflowsoft_conn_id": f"integration_{i}", "integration_instance_id": one}
-            for i, one in enumerate(integrations)
+            {"workflowsoft_conn_id": f"integration_{i}", "integration_instance_id": instance_id}
+            for i, instance_id in enumerate(integrations)
         ],
     }
 
@@ -153,7 +157,7 @@ def too_early(record: list[Request]) -> list[str]:
     """Return what was sent before the time that the server had named to that task."""
     not_before: dict[str, float] = {}
     early = []
-    for request in sorted(record, key=lambda one: one.at):
+    for request in sorted(record, key=lambda entry: entry.at):
         stated = not_before.pop(request.task, 0.0)
         if request.at < stated:
             early.append(f"{request.task} sent {request.path} {stated - request.at:.2f} s too early")
@@ -190,8 +194,8 @@ def problems(emulator: RecordedEmulator, part: int = 1) -> list[str]:
     broken = wrong_effects(emulator, part) + too_early(emulator.record)
     if not rejected(emulator.record):
         broken.append("the limit was never reached")
-    if total_seconds(emulator.record) > LARGEST_RATIO * least_seconds(emulator.record):
-        broken.append(f"it took more than {LARGEST_RATIO} times the least")
+    if total_seconds(emulator.record) > MAX_RATIO * least_seconds(emulator.record):
+        broken.append(f"it took more than {MAX_RATIO} times the least")
     return broken
 
 

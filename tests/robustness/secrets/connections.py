@@ -15,7 +15,7 @@ def new_secret(signs: str = "/+ü \"'&%=") -> str:
 
 
 def failing_connections(emulator: Emulator, hostile: Hostile, secret: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Return the connections of the DAG ``failures``, and keep their secrets."""
+    """Return the connections of the DAG ``failures``, and store their secrets."""
     good, good_ws = emulator.connection("procore"), emulator.connection("workflowsoft")
 
     def mine(name: str) -> str:
@@ -25,7 +25,7 @@ def failing_connections(emulator: Emulator, hostile: Hostile, secret: dict[str, 
         url = f"{hostile.url}/{kind}"
         return {**good, "host": url, "password": mine(name), "extra": {**good["extra"], "login_url": url, **changed}}
 
-    # No header holds anything but ASCII.
+    # Headers are ASCII only.
     for name in ("rejecting_bearer", "rejecting_cookie"):
         secret[name] = new_secret("/+\"'&%=")
 

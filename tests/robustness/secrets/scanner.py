@@ -18,8 +18,8 @@ from sqlalchemy.pool import NullPool
 
 PIECE = 12  # characters; what is shorter could be anything
 STEP = 4  # of the search; every run of PIECE + STEP - 1 characters of a secret is found
-PAUSE = 1.0  # seconds between two polls of what exists for a moment only
-# Airflow keeps them in here, encrypted. Decrypted they are the secrets themselves.
+POLL_SECONDS = 1.0  # seconds between two polls of what exists for a moment only
+# Airflow stores them in here, encrypted. Decrypted they are the secrets themselves.
 CONNECTIONS = "connection"
 
 
@@ -74,7 +74,7 @@ def pieces(form: bytes) -> set[bytes]:
 
 
 def _base64(plain: bytes) -> Iterator[bytes]:
-    # Something may stand in front of the secret, such as the login of HTTP Basic, and shift the letters.
+    # Something may precede the secret, such as the login of HTTP Basic, and shift the letters.
     for before in range(3):
         encoded = base64.b64encode(bytes(before) + plain)
         inner = encoded[0 if before == 0 else 4 : -4]
@@ -122,7 +122,7 @@ def _decrypted(fernet: Fernet, value: bytes) -> bytes | None:
         return None
 
 
-class Watch:
+class Sampler:
     """
     Collects, while the ``with`` block lasts, what is there for a moment only.
 
@@ -140,7 +140,7 @@ class Watch:
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Sampler:
         self._thread.start()
         return self
 
@@ -157,7 +157,7 @@ class Watch:
             self._failure = failure
 
     def _poll(self) -> None:
-        while not self._leave.wait(PAUSE):
+        while not self._leave.wait(POLL_SECONDS):
             for process in Path("/proc").glob("[0-9]*/cmdline"):
                 with contextlib.suppress(OSError):  # it has ended
                     self.arguments.add(process.read_bytes())

@@ -1,4 +1,4 @@
-"""Untrusted servers: one that repeats every text that it is sent, and one that stands for another host."""
+"""Untrusted servers: one that repeats every text that it is sent, and one that represents another host."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
     def respond(self) -> None:
         raise NotImplementedError
 
-    def say(self, status: int, body: Any, **headers: str) -> None:
+    def send_json(self, status: int, body: Any, **headers: str) -> None:
         content = (body if isinstance(body, str) else json.dumps(body)).encode()
         self.send_response(status)
         for name, value in headers.items():
@@ -76,7 +76,7 @@ class OtherHost(Server):
 
     class handler(_Handler):
         def respond(self) -> None:
-            self.say(200, {}, ETag='"etag"')
+            self.send_json(200, {}, ETag='"etag"')
 
 
 class Hostile(Server):
@@ -90,12 +90,12 @@ class Hostile(Server):
         def respond(self) -> None:
             _, kind, path = urlsplit(self.path).path.split("/", 2)
             if path == "oauth/token" and kind == "rejecting":
-                self.say(401, {"error": "invalid_client", "error_description": f"Nobody knows {self.sent}"})
+                self.send_json(401, {"error": "invalid_client", "error_description": f"Nobody knows {self.sent}"})
             elif path == "api/v2/app/apitoken" and kind == "rejecting":
                 self.repeat(401)
             elif path in ("oauth/token", "api/v2/app/apitoken"):
                 token = self.server.issue()
-                self.say(200, {"result": {"secret": token}} if kind == "malformed" else {"access_token": token})
+                self.send_json(200, {"result": {"secret": token}} if kind == "malformed" else {"access_token": token})
             else:
                 getattr(self, kind)(path)
 
@@ -109,7 +109,7 @@ class Hostile(Server):
                 422: {"message": f"bad token {credentials}", "errors": {**fields, "token": [credentials]}},
                 500: "\n".join([self.requestline, *lines, credentials, self.sent]),
             }
-            self.say(status, bodies[status])
+            self.send_json(status, bodies[status])
 
         def unauthorized(self, path: str) -> None:
             self.repeat(401)
@@ -121,10 +121,10 @@ class Hostile(Server):
             self.repeat(500)
 
         def moved(self, path: str) -> None:
-            self.say(302, "", Location=f"{self.server.other.url}/{path}")
+            self.send_json(302, "", Location=f"{self.server.other.url}/{path}")
 
         def linking(self, path: str) -> None:
-            self.say(200, [{"id": 1}], Link=f'<{self.server.other.url}/{path}?page=2>; rel="next"')
+            self.send_json(200, [{"id": 1}], Link=f'<{self.server.other.url}/{path}?page=2>; rel="next"')
 
         def lost(self, path: str) -> None:
             self.close_connection = True
@@ -142,7 +142,7 @@ class Hostile(Server):
             if self.server.count(self.path) > 1 and ("async" in path or "new-int" in path):
                 self.repeat(401)
             else:
-                self.say(200, responses.get(path, operation))
+                self.send_json(200, responses.get(path, operation))
 
     def __init__(self, other: OtherHost):
         super().__init__()

@@ -27,7 +27,7 @@ from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook, _
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
 from tests.robustness.secrets.servers import OtherHost
 
-# Each would reach another route, or say more, if a server read it otherwise than it was meant.
+# Each would reach another route, or say more, if a server read it in another way than intended.
 IDS = (
     "../../x",
     "..%2fx",
@@ -60,9 +60,11 @@ def test_no_id_reaches_another_route_or_changes_anything(airflow_connections, se
         with pytest.raises((WorkflowsError, ValueError)):
             send(value)
 
-    # Besides signing in, only the calls that were meant, of ids that are not there.
+    # Besides signing in, only the intended calls, of ids that are not there.
     requests = [
-        one for one in airflow_connections.requests() if not one["path"].endswith(("/oauth/token", "/apitoken"))
+        request
+        for request in airflow_connections.requests()
+        if not request["path"].endswith(("/oauth/token", "/apitoken"))
     ]
     assert len(requests) <= len(IDS)
     assert all(request["status"] in (400, 403, 404, 422) for request in requests)
@@ -142,11 +144,11 @@ def folder(tmp_path):
 @pytest.mark.parametrize("start", ["", "file://"])
 @pytest.mark.parametrize("name", ["../secret", "x/../../secret", "a.pdf/../../secret", ".."])
 def test_file_path_cannot_climb_out_of_its_folder(folder, start, name):
-    for given_path in (f"{start}{folder}/{name}", ObjectStoragePath(f"file://{folder}") / name):
+    for requested_path in (f"{start}{folder}/{name}", ObjectStoragePath(f"file://{folder}") / name):
         with pytest.raises(ConfigurationError, match=r"files.*climb"):
-            attached_files("files", given_path)
+            attached_files("files", requested_path)
         with pytest.raises(ConfigurationError, match=r"path.*climb"):
-            storage_path("path", given_path)
+            storage_path("path", requested_path)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +228,7 @@ def test_emulator_listens_on_this_machine_by_default(capsys):
 
 def test_emulator_has_no_route_that_reads_a_file():
     routes = EmulatorApp("default").app.routes
-    # All are functions of ours, besides FastAPI's own description of them.
+    # All are functions of this package, besides FastAPI's own description of them.
     others = [route for route in routes if not isinstance(route, APIRoute)]
     assert [(type(route), route.path) for route in others] == [(Route, "/openapi.json")]
 

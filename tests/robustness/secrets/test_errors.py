@@ -67,9 +67,11 @@ def test_no_error_traceback_or_log_repeats_a_secret(
     with pytest.raises(WorkflowsError) as failure:
         CALLS[name](name)
 
-    words = "".join(traceback.format_exception(failure.value)) + repr(vars(failure.value)) + everything_is_logged.text
+    everything = (
+        "".join(traceback.format_exception(failure.value)) + repr(vars(failure.value)) + everything_is_logged.text
+    )
     scanner = Scanner({**secret, **{f"token {number}": token for number, token in enumerate(hostile.tokens)}})
-    assert scanner.find(words.encode()) == set(), words
+    assert scanner.find(everything.encode()) == set(), everything
     assert other.received == []
 
 

@@ -164,7 +164,7 @@ def form_of(value: Any) -> Any:
 
 
 def mark_of(parameter: str) -> str:
-    """Return the usual text of a parameter; with an at sign, for some methods look for an address."""
+    """Return the usual text of a parameter; with an at sign, for some methods check for an address."""
     return f"a@{parameter}"
 
 
@@ -213,18 +213,18 @@ def texts_of(hook: type, name: str) -> list[str]:
     return [
         parameter
         for parameter, value in arguments(hook, name).items()
-        if parameter != "parameter" and mark_of(parameter) in repr(value)  # a word for error texts
+        if parameter != "parameter" and mark_of(parameter) in repr(value)  # a term for error texts
     ]
 
 
-def call(wire: Wire, hook: type, name: str, given: dict[str, Any]) -> tuple[list[Sent], Exception | None]:
+def call(wire: Wire, hook: type, name: str, arguments: dict[str, Any]) -> tuple[list[Sent], Exception | None]:
     """Call a method, read what it returns to the end, and return what has left and what it raised."""
     TokenAuth._shared.clear()
     ProcoreHook._tools.clear()
     wire.requests.clear()
     failure = None
     try:
-        found = getattr(hook(), name)(**given)
+        found = getattr(hook(), name)(**arguments)
         if isinstance(found, Iterator):
             next(found, None)
     except (WorkflowsError, ValueError) as error:
@@ -265,10 +265,12 @@ def check(wire: Wire, hook: type, name: str, parameter: str, text: str) -> None:
         assert isinstance(failure, ValueError), repr(failure)
         return
     # Ids are freed of the spaces around them in some places.
-    wanted = [[expected(one, parameter, form) for one in usual(wire, hook, name)] for form in (text, text.strip())]
-    if text == "":  # as if it were not given, for headers: the connection's own value, or none
-        done, *wanted = [[replace(one, headers=()) for one in row] for row in (done, *wanted)]
-    assert done in [one[: len(done)] for one in wanted]
+    allowed = [
+        [expected(request, parameter, form) for request in usual(wire, hook, name)] for form in (text, text.strip())
+    ]
+    if text == "":  # as if it were absent, for headers: the connection's own value, or none
+        done, *allowed = [[replace(request, headers=()) for request in row] for row in (done, *allowed)]
+    assert done in [requests_of_form[: len(done)] for requests_of_form in allowed]
 
 
 _usual: dict[tuple[type, str], list[Sent]] = {}
@@ -381,8 +383,10 @@ def test_method_sends_only_documented_calls_with_any_text(wire, routes, hook, na
     calls = usual(wire, hook, name)
 
     assert calls
-    for one in calls:
-        assert any(route.path_regex.match(one.target) and one.method in route.methods for route in routes), one
+    for request in calls:
+        assert any(route.path_regex.match(request.target) and request.method in route.methods for route in routes), (
+            request
+        )
     for parameter, text in itertools.product(texts_of(hook, name), ONE_FOR_ALL):
         check(wire, hook, name, parameter, text)
 

@@ -121,15 +121,15 @@ def test_a_connection_of_another_type_is_reported(set_connection, requests_mock)
 @pytest.mark.parametrize("way", ["task", "triggerer", "test"])
 def test_a_connection_that_does_not_exist_is_named_with_its_fix(hook, way):
     if way == "test":
-        fine, words = hook.test_connection()
+        fine, message = hook.test_connection()
         assert not fine
     else:
         with pytest.raises(ConfigurationError) as missing:
             hook.check() if way == "task" else asyncio.run(hook.prepare())
-        words = str(missing.value)
+        message = str(missing.value)
 
-    assert "'nowhere'" in words
-    assert "AIRFLOW_CONN_NOWHERE" in words
+    assert "'nowhere'" in message
+    assert "AIRFLOW_CONN_NOWHERE" in message
 
 
 def test_an_unreadable_connection_is_named_without_its_content(monkeypatch):

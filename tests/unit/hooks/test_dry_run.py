@@ -17,7 +17,7 @@ HOOKS = (ProcoreHook, ProcoreLegacyHook, WorkflowsoftHook)
 EVERY_HOOK = pytest.mark.parametrize("hook_class", HOOKS, ids=lambda hook_class: hook_class.__name__)
 # Changes that may be sent twice.
 REPEATABLE = {"set_default_preset", "stop_bulk_replace_request", "upload", "await_upload"}
-CHANGES = {str(call) for call in CALLS if call.acts or call.name in REPEATABLE}
+CHANGES = {str(call) for call in CALLS if call.writes or call.name in REPEATABLE}
 POLL = "WorkflowsoftHook.poll_new_integrations"
 
 

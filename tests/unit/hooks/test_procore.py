@@ -1,4 +1,4 @@
-"""The Procore connection: what its fields mean, and what is said when one of them is wrong."""
+"""The Procore connection: what its fields mean, and the errors when one of them is wrong."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def tools(requests_mock):
 
 
 @pytest.mark.parametrize(
-    ("given", "in_connection", "tool", "where", "listings"),
+    ("project_id", "in_connection", "tool", "where", "listings"),
     [
         (None, "3", "prequalification", COMPANY_PATH, 1),
         (None, "3", "purchase_order_contract", PROJECT_PATH, 1),
@@ -154,12 +154,12 @@ def tools(requests_mock):
     ],
 )
 def test_the_tool_decides_the_level_by_default(
-    connect, tools, requests_mock, given, in_connection, tool, where, listings
+    connect, tools, requests_mock, project_id, in_connection, tool, where, listings
 ):
     hook = connect({"project_id": in_connection} if in_connection else {})
 
-    list(hook.list_instances(tool, project_id=given))
-    list(hook.list_instances(tool, project_id=given))
+    list(hook.list_instances(tool, project_id=project_id))
+    list(hook.list_instances(tool, project_id=project_id))
 
     assert requests_mock.last_request.path == f"{where}/instances"
     assert tools.call_count == listings
@@ -339,7 +339,7 @@ def test_a_response_has_the_format_that_procore_requires(connect, requests_mock)
     assert there.last_request.headers["Idempotency-Token"] == "t"
 
 
-def test_an_instance_is_started_with_what_was_given_only(connect, requests_mock):
+def test_an_instance_is_started_with_only_the_parameters_set(connect, requests_mock):
     requests_mock.post(requests_mock_any(), status_code=201, json={"data": {"id": "9"}})
     requests_mock.post("https://login.procore.com/oauth/token", json=TOKEN)
 
@@ -638,7 +638,7 @@ def test_every_procore_method_is_compared_with_the_contract():
     assert public - here - elsewhere == set()
 
 
-def test_a_preset_is_read_made_the_default_and_given_people(airflow_connections):
+def test_a_preset_is_read_made_the_default_and_assigned(airflow_connections):
     airflow_connections.control("POST", "procore/presets", template_id="301", count=1)
     hook = ProcoreHook()
 

@@ -1,4 +1,4 @@
-"""Files that a server sends us on to: the token stays with its own host, and no error shows a signed address."""
+"""Files that a server redirects to: the token stays with its own host, and no error shows a signed address."""
 
 from __future__ import annotations
 

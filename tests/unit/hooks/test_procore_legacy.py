@@ -119,13 +119,13 @@ def test_instances_are_listed_lazily_in_the_largest_pages(hook, requests_mock):
     assert requests_mock.last_request.qs["page"] == ["2"]
 
 
-@pytest.mark.parametrize("wanted", [{}, {"object_type": "Contract", "object_id": "1953145"}])
-def test_list_continues_after_a_page_that_could_not_be_read(hook, requests_mock, monkeypatch, wanted):
+@pytest.mark.parametrize("filters", [{}, {"object_type": "Contract", "object_id": "1953145"}])
+def test_list_continues_after_a_page_that_could_not_be_read(hook, requests_mock, monkeypatch, filters):
     monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (1, 0.0, 0.0))
     second = {"json": [{**INSTANCE, "id": 568151}], "headers": {"Link": ""}}
     link = {"Link": f'<{INSTANCES}?page=2>; rel="next"'}
     requests_mock.get(INSTANCES, [{"json": [INSTANCE], "headers": link}, {"status_code": 429}, second])
-    rows = hook.list_instances(**wanted)
+    rows = hook.list_instances(**filters)
 
     assert next(rows)["id"] == "568150"
     with pytest.raises(RateLimited):

@@ -32,7 +32,7 @@ def test_an_expired_token_is_renewed_once(airflow_connections, way):
 
     acted = [effect["action"] for effect in emulator.effects() if effect["via"] == "api"]
     assert acted == ["terminate", "complete"]
-    paths = [one["path"] for one in emulator.requests() if "token" in one["path"]]
+    paths = [request["path"] for request in emulator.requests() if "token" in request["path"]]
     assert paths.count("/oauth/token") == 3
     assert paths.count("/api/v2/app/apitoken") == 3
 
@@ -50,7 +50,7 @@ def test_an_expired_static_token_says_to_get_another(emulator, set_connection, w
 @pytest.mark.parametrize("headers", BEHAVIOUR_FLAGS["rate_429"].values)
 @pytest.mark.parametrize("ahead", [0, 7200])
 def test_a_limit_is_waited_for_by_the_servers_clock(airflow_connections, headers, ahead):
-    """The emulator's clock is ahead of ours, as a server's can be."""
+    """The emulator's clock is ahead of the client's, as a server's can be."""
     emulator = airflow_connections
     emulator.control("POST", "clock", advance=ahead)
     emulator.control("PATCH", "flags", rate_limit="on", spike_limit=1, rate_429=headers)

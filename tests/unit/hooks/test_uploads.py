@@ -1,4 +1,4 @@
-"""A file is stored in Procore once, whichever side of the open questions about uploads is true."""
+"""A file is stored in Procore once, under both answers to the open questions about uploads."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ HOUR = 3600
 @pytest.fixture
 def slept(emulator, monkeypatch) -> list[float]:
     """How long the client has slept; the emulator's clock follows."""
-    pauses: list[float] = []
+    sleeps: list[float] = []
 
     def sleep(seconds: float) -> None:
-        pauses.append(seconds)
+        sleeps.append(seconds)
         emulator.control("POST", "clock", advance=seconds)
 
     monkeypatch.setattr("time.sleep", sleep)
-    return pauses
+    return sleeps
 
 
 def segment(content: bytes) -> dict[str, object]:
@@ -38,7 +38,7 @@ def segment(content: bytes) -> dict[str, object]:
 def upload(*parts: bytes, read: object = None, **more: object) -> str:
     contents = parts or (b"the plan",)
     return ProcoreHook().upload(
-        "plan.pdf", "application/pdf", [segment(one) for one in contents], read or contents, **more
+        "plan.pdf", "application/pdf", [segment(content) for content in contents], read or contents, **more
     )
 
 
@@ -52,7 +52,7 @@ def puts(emulator) -> list[int]:
 
 def stored(emulator, upload_id: str) -> tuple[str, str]:
     """Return the status of an upload and the hash of what was stored."""
-    (found,) = [one for one in emulator.control("GET", "uploads") if one["id"] == upload_id]
+    (found,) = [upload for upload in emulator.control("GET", "uploads") if upload["id"] == upload_id]
     return found["status"], found["sha256"]
 
 
@@ -121,7 +121,7 @@ def test_rejected_new_address_is_an_error_that_is_retried(emulator, version, sta
     assert len([r for r in emulator.requests() if "/_storage/" in r["path"]]) == 2
 
 
-def test_parts_that_cannot_be_read_again_end_with_the_first_rejection(emulator):
+def test_parts_that_cannot_be_reread_end_with_the_first_rejection(emulator):
     emulator.control("PATCH", "flags", upload_new_address="new_upload")
     emulator.control("POST", "faults", path="/_storage/", status=403, skip=1)
 

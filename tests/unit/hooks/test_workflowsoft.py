@@ -141,7 +141,7 @@ def test_a_poll_that_leaves_the_instance_there_may_be_repeated(hook_with, reques
     assert [i["integration_instance_id"] for i in hook.poll_new_integrations("101")] == ["2"]
 
 
-def test_the_steps_of_a_diagram_are_requested_with_a_lower_case_true(hook, requests_mock):
+def test_steps_of_a_diagram_are_requested_with_lower_case_true(hook, requests_mock):
     requests_mock.get(f"{URL}/api/v2/workflows/1/tasks", json=[{"ID": 101, "title": "Check"}])
 
     assert hook.list_integration_steps("1") == [{"id": "101", "title": "Check"}]
@@ -515,7 +515,7 @@ def test_lost_response_is_requested_again_only_if_that_is_safe(
     assert lost.call_count == (1 if name in NEVER_TWICE else 2)
 
 
-def test_api_token_is_given_or_fetched_and_hidden_in_logs(hook, hook_with, requests_mock, monkeypatch):
+def test_api_token_is_configured_or_fetched_and_masked_in_logs(hook, hook_with, requests_mock, monkeypatch):
     masked = []
     monkeypatch.setattr("airflow_provider_workflows.hooks.base.mask_secret", masked.append)
     requests_mock.get(f"{URL}/api/v2/app/apitoken", json={"access_token": "minted"})

@@ -1,4 +1,4 @@
-"""The tasks of the load run, of all kinds at once; what each acts on stands in a file that ``LOAD_WORK`` names."""
+"""The tasks of the load run, of all kinds at once; what each writes to is listed in a file that ``LOAD_WORK`` names."""
 
 from __future__ import annotations
 
