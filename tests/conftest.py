@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-gc.disable()  # until the tests run: importing and collecting them keeps almost everything that it makes
+gc.disable()  # until the tests run: importing and collecting the tests frees almost no objects
 
 pytest_plugins = ["tests.support.processor_time", "tests.support.short_run"]
 
@@ -81,7 +81,7 @@ def nowhere_to_push_to(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 @pytest.fixture(autouse=True)
 def secrets_of_one_test() -> Iterator[None]:
     """
-    Forget what Airflow's log masker was given, when a test is over.
+    Clear the secrets of Airflow's log masker when a test is over.
 
     It compiles one pattern of all secrets for each new one, so that after thousands of tokens every sign-in is slow.
     """
@@ -108,7 +108,7 @@ class Store(dict[str, Any]):
 
 @pytest.fixture
 def store() -> Store:
-    """A task state store; hand the same one to two executions to make the second a retry."""
+    """A task state store; pass the same one to two executions to make the second a retry."""
     return Store()
 
 

@@ -1,4 +1,4 @@
-"""An emulator in which there is evidence for every open question that reading can answer."""
+"""An emulator in which there is evidence for every open question that reading can resolve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many waits at once on a real Airflow, the people who end them, and what must have come of it."""
+"""Many waits at once on a real Airflow, the people who end them, and the expected outcome."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.live_airflow import LiveAirflow
 
 WAITS = "many_waits"
 EVENTS = "requests_as_events"
-ASSET = "orders that ask us"  # of the DAG EVENTS
+ASSET = "orders to respond to"  # of the DAG EVENTS
 CONNECTIONS = {"procore": "procore_default", "workflowsoft": "workflowsoft_default"}
 # What a wait on an integration step waits for, and the diagram that starts with that step.
 DIAGRAMS = {
@@ -82,11 +82,11 @@ class Crowd:
             activity="Submit for Approval",
         )
         self.waits = {"procore": v2, "procore_legacy": legacy, "workflowsoft": list(DIAGRAMS)}
-        self.undecided = [(product, one) for product, ids in self.waits.items() for one in ids]
+        self.undecided = [(product, instance_id) for product, ids in self.waits.items() for instance_id in ids]
         self.decided: dict[str, str] = {}  # how the wait must end, by what it waits for
         state = emulator.control("GET", "state")["procore"]
         # They request the response of the connection's user, so each must be in an event.
-        self.orders = {one["id"] for one in state if "integration@example.com" in one["waits_for"]}
+        self.orders = {instance["id"] for instance in state if "integration@example.com" in instance["waits_for"]}
         chance.shuffle(self.undecided)
         self._order()
 
@@ -98,9 +98,9 @@ class Crowd:
         shutil.copy(source, folder)
 
     def work(self, decisions: int) -> None:
-        """Decide so many, and start an order that waits for us."""
-        for product, one in [self.undecided.pop() for _ in range(min(decisions, len(self.undecided)))]:
-            self.decided[f"{product} {one}"] = self._decide(product, one)
+        """Decide so many, and start an order that waits for the connection's user."""
+        for product, instance_id in [self.undecided.pop() for _ in range(min(decisions, len(self.undecided)))]:
+            self.decided[f"{product} {instance_id}"] = self._decide(product, instance_id)
         self._order()
 
     def _order(self) -> None:
@@ -110,16 +110,16 @@ class Crowd:
         )
         self.orders.add(started["id"])
 
-    def _decide(self, product: str, one: str) -> str:
+    def _decide(self, product: str, instance_id: str) -> str:
         yes = self.chance.random() < 0.5
         if product == "workflowsoft":
-            started = self.emulator.control("POST", "workflowsoft/processes", diagram=DIAGRAMS[one])
+            started = self.emulator.control("POST", "workflowsoft/processes", diagram=DIAGRAMS[instance_id])
             return str(started["integration_instance_id"])
         if product == "procore":
-            where, option = f"procore/instances/{one}/respond", "Approve" if yes else "Reject"
+            where, option = f"procore/instances/{instance_id}/respond", "Approve" if yes else "Reject"
             self.emulator.control("POST", where, login="dana@example.com", option=option)
             return "Approved" if yes else "Rejected"
-        where, activity = f"procore/legacy/instances/{one}/perform", "Approve" if yes else "Deny"
+        where, activity = f"procore/legacy/instances/{instance_id}/perform", "Approve" if yes else "Deny"
         self.emulator.control("POST", where, login="rita@example.com", activity=activity)
         return "PO Approved" if yes else "Start"
 

@@ -72,14 +72,14 @@ def program_of(name: str, package: str) -> str:
 
 
 def _path_of(name: str) -> str | None:
-    # Debian keeps the programs of PostgreSQL's server off the PATH.
+    # On Debian the programs of PostgreSQL's server are not on the PATH.
     of_the_server = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
     return str(of_the_server[-1]) if of_the_server else shutil.which(name)
 
 
 @contextlib.contextmanager
 def folder(prefix: str) -> Iterator[Path]:
-    """Yield a folder; of a user of its own where we are root, as whom PostgreSQL does not run."""
+    """Yield a folder; for root, of another user, because PostgreSQL does not run as root."""
     with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:
         if os.geteuid() == 0:
             shutil.chown(name, "nobody")

@@ -1,4 +1,4 @@
-"""How the tests run an example DAG, and read what became of its tasks."""
+"""How the tests run an example DAG, and read the outcomes of its tasks."""
 
 from __future__ import annotations
 
@@ -78,11 +78,13 @@ def _module(file: Path) -> Any:
 def states(run) -> dict[str, list[str]]:
     """Return the states of each task, of all its mapped instances."""
     found: dict[str, list[str]] = {}
-    for one in sorted(run.get_task_instances(), key=lambda one: (one.task_id, one.map_index)):
-        found.setdefault(one.task_id, []).append(str(one.state))
+    for task_instance in sorted(
+        run.get_task_instances(), key=lambda task_instance: (task_instance.task_id, task_instance.map_index)
+    ):
+        found.setdefault(task_instance.task_id, []).append(str(task_instance.state))
     return found
 
 
 def result(run, task_id: str):
-    (one,) = [one for one in run.get_task_instances() if one.task_id == task_id]
-    return one.xcom_pull(task_ids=task_id)
+    (task_instance,) = [task_instance for task_instance in run.get_task_instances() if task_instance.task_id == task_id]
+    return task_instance.xcom_pull(task_ids=task_id)

@@ -1,4 +1,4 @@
-"""History tables with rows of few given values, as the exports write them."""
+"""History tables with rows of few chosen values, as the exports write them."""
 
 from __future__ import annotations
 

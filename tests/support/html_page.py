@@ -20,17 +20,17 @@ class Element:
     @property
     def text(self) -> str:
         """All text inside, with single blanks."""
-        return " ".join("".join(one if isinstance(one, str) else f" {one.text} " for one in self.content).split())
+        return " ".join("".join(part if isinstance(part, str) else f" {part.text} " for part in self.content).split())
 
     def all(self, *tags: str) -> list[Element]:
         """Return all elements inside that have one of these tags, or simply all."""
-        return [one for one in self._inside() if not tags or one.tag in tags]
+        return [element for element in self._inside() if not tags or element.tag in tags]
 
     def _inside(self) -> Iterator[Element]:
-        for one in self.content:
-            if isinstance(one, Element):
-                yield one
-                yield from one._inside()
+        for part in self.content:
+            if isinstance(part, Element):
+                yield part
+                yield from part._inside()
 
 
 class _Reader(HTMLParser):
@@ -67,7 +67,7 @@ def read_page(text: str) -> Element:
 
 def table(root: Element, caption: str) -> list[dict[str, str]]:
     """Return the rows of the table whose caption starts with a text, as texts by head."""
-    (found,) = [one for one in root.all("table") if one.all("caption")[0].text.startswith(caption)]
+    (found,) = [table for table in root.all("table") if table.all("caption")[0].text.startswith(caption)]
     heads = [head.text for head in found.all("th")]
     return [
         dict(zip(heads, [cell.text for cell in row.all("td")], strict=True)) for row in found.all("tbody")[0].all("tr")

@@ -34,7 +34,7 @@ NAME = "LIVE_AIRFLOW_PROCESS"  # environment variable with the name of a process
 # Seconds that a condition may take to come true. Long, because a busy machine must not fail a test; when a process of
 # Airflow ends, the wait ends at once.
 MAX_WAIT_SECONDS = 900.0
-PAUSE = 0.5  # seconds between two polls of Airflow's API
+POLL_SECONDS = 0.5  # seconds between two polls of Airflow's API
 TAIL_LENGTH = 3000  # characters of a process's output in an error
 # On SQLite Airflow's API server responds with 500 at times, or not at all, while others write.
 RETRIES = Retry(
@@ -176,12 +176,16 @@ class LiveAirflow:
         ) / 1e6
 
     def until(
-        self, what: str, is_true: Callable[[], object], seconds: float = MAX_WAIT_SECONDS, pause: float = PAUSE
+        self,
+        what: str,
+        is_true: Callable[[], object],
+        seconds: float = MAX_WAIT_SECONDS,
+        interval: float = POLL_SECONDS,
     ) -> None:
         """
         Poll a condition until it is true.
 
-        :param what: The condition in words, for the error.
+        :param what: A description of the condition, for the error.
         :raises ProcessEnded: a process of Airflow has ended, so the condition may never become true.
         :raises TimeoutError: the time is up; the message has the last lines of each process's output.
         """
@@ -191,7 +195,7 @@ class LiveAirflow:
             if time.monotonic() > end:
                 outputs = "\n".join(f"{component}:\n{self.tail(component)}" for component in self._processes)
                 raise TimeoutError(f"Not within {seconds:.0f} s: {what}\n{outputs}")
-            time.sleep(pause)
+            time.sleep(interval)
 
     def check_processes(self) -> None:
         """Raise ``ProcessEnded`` if a process of Airflow has ended that should run."""
@@ -364,7 +368,7 @@ def name_of_this_process() -> str:
 
 def free_ports(count: int) -> list[int]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
+    ports = [listener.getsockname()[1] for listener in sockets]
+    for listener in sockets:
+        listener.close()
     return ports

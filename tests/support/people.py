@@ -12,7 +12,7 @@ DAGS = {
     "procore_legacy": "example_procore_legacy_purchase_order_approval",
     "workflowsoft": "example_workflowsoft_integration_step",
 }
-PAUSE = 0.2  # seconds between two polls of the emulator
+POLL_SECONDS = 0.2  # seconds between two polls of the emulator
 
 
 class People:
@@ -45,9 +45,9 @@ class People:
         self._thread.join()
 
     def _work(self) -> None:
-        while not self._leave.wait(PAUSE):
+        while not self._leave.wait(POLL_SECONDS):
             state = self.emulator.control("GET", "state")
-            if self._somebody_polls() and self._has_thought("an event") and not state["workflowsoft"]:
+            if self._has_poller() and self._has_thought("an event") and not state["workflowsoft"]:
                 act_for("workflowsoft", self.emulator)
             for instance in state["procore"]:
                 if "dana@example.com" in instance["waits_for"] and self._has_thought(instance["step_occurrence_id"]):
@@ -56,7 +56,7 @@ class People:
                 if instance["state"] == "Pending Approval" and self._has_thought(instance["id"]):
                     act_for("procore_legacy", self.emulator, instance["id"], self.reviewer)
 
-    def _somebody_polls(self) -> bool:
+    def _has_poller(self) -> bool:
         return any(request["path"].endswith("/new-integrations") for request in self.emulator.requests())
 
     def _has_thought(self, about: str) -> bool:
@@ -108,7 +108,7 @@ def check_effects(emulator: Emulator) -> list[str]:
 
 
 def describe(effect: dict) -> str:
-    """Say in a few words what an effect did."""
+    """Describe in short what an effect did."""
     detail = effect["detail"]
     if effect["action"] == "respond":
         return f"{detail['step']}: {detail['option']}"

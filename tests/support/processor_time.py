@@ -57,7 +57,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Iterator[Any]:
     report = yield
     if call.when == "teardown":
-        # What a whole DAG costs in Airflow's database is not our time.
+        # The time that a whole DAG takes in Airflow's database is not counted.
         runs_dags = "airflow_db" in getattr(item, "fixturenames", ())
         is_bounded = not runs_dags and not any(map(item.get_closest_marker, UNBOUNDED))
         bounded = item.stash.get(_called, 0.0) if is_bounded else 0.0
@@ -85,7 +85,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     if len(_spent) > SHOWN:
-        slowest = sorted(_spent.items(), key=lambda one: -one[1])[:SHOWN]
+        slowest = sorted(_spent.items(), key=lambda item: -item[1])[:SHOWN]
         total = sum(_spent.values())
         terminalreporter.section(f"processor time: {total:.0f} s; the {SHOWN} slowest tests")
         for name, seconds in slowest:

@@ -41,10 +41,10 @@ def problems(folder: Path, tag: str | None = None) -> list[str]:
     wheels, archives = sorted(folder.glob("*.whl")), sorted(folder.glob("*.tar.gz"))
     if len(wheels) != 1 or len(archives) != 1:
         return [f"{folder} must hold one wheel and one source archive; it holds {len(wheels)} and {len(archives)}."]
-    wanted = package_files(tag)
+    expected = package_files(tag)
     with zipfile.ZipFile(wheels[0]) as wheel:
-        found = [*_contents(wheel, wanted), *_metadata(wheel), *_versions(wheel, wheels[0].name, tag), *_sbom(wheel)]
-    return [*found, *_source(archives[0], wanted)]
+        found = [*_contents(wheel, expected), *_metadata(wheel), *_versions(wheel, wheels[0].name, tag), *_sbom(wheel)]
+    return [*found, *_source(archives[0], expected)]
 
 
 def metadata_of(wheel: zipfile.ZipFile) -> Message:
@@ -65,10 +65,12 @@ def package_files(tag: str | None) -> set[str]:
     return {str(file.relative_to(ROOT)) for file in files}
 
 
-def _contents(wheel: zipfile.ZipFile, wanted: set[str]) -> list[str]:
-    held = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    strange = [f"The wheel holds {name}, which is not in the repository's package." for name in sorted(held - wanted)]
-    missing = [f"The wheel lacks {name}." for name in sorted(wanted - held)]
+def _contents(wheel: zipfile.ZipFile, expected: set[str]) -> list[str]:
+    contained = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    strange = [
+        f"The wheel contains {name}, which is not in the repository's package." for name in sorted(contained - expected)
+    ]
+    missing = [f"The wheel lacks {name}." for name in sorted(expected - contained)]
     if not any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel.namelist()):
         missing.append("The wheel lacks the license.")
     return strange + missing
@@ -137,7 +139,7 @@ def _source(archive: Path, package: set[str]) -> list[str]:
     with tarfile.open(archive) as source:
         names = {name.partition("/")[2] for name in source.getnames()}
     top = {name.partition("/")[0] for name in names}
-    wanted = {
+    expected = {
         "CHANGELOG.md",
         "LICENSE",
         "Makefile",
@@ -148,7 +150,7 @@ def _source(archive: Path, package: set[str]) -> list[str]:
         "example_dags",
         "tests",
     }
-    found = [f"The source archive lacks {name}." for name in sorted(wanted - top)]
+    found = [f"The source archive lacks {name}." for name in sorted(expected - top)]
     found += [f"The source archive lacks {name}." for name in sorted(package - names)]
     litter = (name for name in sorted(names) if re.search(r"(^|/)(__pycache__|\.git|\.venv|\.env)(/|$)", name))
     return found + [f"The source archive holds {name}." for name in litter]
@@ -158,13 +160,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Build what is released, and reject it if it is wrong.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tag", help="the tag that is released, such as v1.2.3")
-    given = parser.parse_args()
-    build(given.folder)
-    found = problems(given.folder, given.tag or None)
+    arguments = parser.parse_args()
+    build(arguments.folder)
+    found = problems(arguments.folder, arguments.tag or None)
     for problem in found:
         print(problem, file=sys.stderr)
     if not found:
-        print("\n".join(str(file) for file in sorted(given.folder.iterdir())))
+        print("\n".join(str(file) for file in sorted(arguments.folder.iterdir())))
     return bool(found)
 
 

@@ -9,7 +9,7 @@ from airflow_provider_workflows.reports.cycle_times import CycleTimeReport
 HOUR, DAY = 3600.0, 86400.0
 
 
-def summary(**given: Any) -> dict[str, Any]:
+def summary(**values: Any) -> dict[str, Any]:
     """Return a row of a summary with one value replaced or added."""
     row = {
         "api": "v2",
@@ -25,7 +25,7 @@ def summary(**given: Any) -> dict[str, Any]:
         "share_overdue": 0.25,
         "rework_rate": 0.1,
     }
-    return {**row, **given}
+    return {**row, **values}
 
 
 def bins(*counts: int) -> list[dict[str, Any]]:
@@ -42,7 +42,7 @@ def quantiles(*values: float) -> dict[str, float]:
     return dict(zip(("min", "p10", "p25", "p50", "p75", "p90", "max"), values, strict=True))
 
 
-def open_step(**given: Any) -> dict[str, Any]:
+def open_step(**values: Any) -> dict[str, Any]:
     """Return an open step with some values replaced."""
     row = {
         "api": "v2",
@@ -64,7 +64,7 @@ def open_step(**given: Any) -> dict[str, Any]:
         "decided_by_80": "2026-02-06T12:00:00.000Z",
         "observations": 23,
     }
-    return {**row, **given}
+    return {**row, **values}
 
 
 def report_example() -> CycleTimeReport:

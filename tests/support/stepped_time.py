@@ -16,7 +16,7 @@ class SteppedTime:
     """The time of all clients, and of an emulator in this process, that are made after it."""
 
     def __init__(self, patch: pytest.MonkeyPatch):
-        self._began = time.time()
+        self._start_time = time.time()
         self.elapsed = 0.0
         patch.setattr(state, "time", SimpleNamespace(time=self.time))
         for cls in (RestClient, TokenAuth):
@@ -24,7 +24,7 @@ class SteppedTime:
         patch.setitem(RestClient.__init__.__kwdefaults__, "sleep", self.sleep)
 
     def time(self) -> float:
-        return self._began + self.elapsed
+        return self._start_time + self.elapsed
 
     def sleep(self, seconds: float) -> None:
         self.elapsed += max(seconds, 0.0)

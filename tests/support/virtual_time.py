@@ -20,8 +20,8 @@ from airflow_provider_workflows.polling import bulk_history, channel, list_poll,
 from airflow_provider_workflows.polling import procore as procore_polls
 from airflow_provider_workflows.triggers import base, procore_item, procore_item_parts, procore_legacy
 
-MOST_JUMPS = 100_000
-MOST_SPINS = 500
+MAX_JUMPS = 100_000
+MAX_SPINS = 500
 STUCK = 20.0  # real seconds without a timer, a thread or a socket that is waited for
 
 
@@ -30,7 +30,7 @@ class VirtualTime:
     Runs coroutines on an event loop whose time is its own.
 
     What the polls, the waits' triggers, the HTTP client and an emulator in this process take for the time is this
-    one's. It stands still while a thread is at work for the loop, and jumps to the next timer else.
+    one's. It does not advance while a thread is at work for the loop, and jumps to the next timer else.
     """
 
     def __init__(self) -> None:
@@ -49,10 +49,10 @@ class VirtualTime:
 
     def __enter__(self) -> VirtualTime:
         patch = self._patch
-        ours = SimpleNamespace(time=self.time, monotonic=self.monotonic, sleep=time.sleep)
+        virtual = SimpleNamespace(time=self.time, monotonic=self.monotonic, sleep=time.sleep)
         polls = (bulk_history, channel, list_poll, poll, procore_polls, rate_limiter)
         for module in (base, procore_item, procore_item_parts, procore_legacy, state, *polls):
-            patch.setattr(module, "time", ours)
+            patch.setattr(module, "time", virtual)
         patch.setattr(base, "datetime", self._datetime())
         for cls in (RestClient, TokenAuth):
             patch.setitem(cls.__init__.__kwdefaults__, "clock", self.time)
@@ -75,15 +75,15 @@ class VirtualTime:
     def _datetime(self) -> type[datetime]:
         clock = self
 
-        class Ours(datetime):
+        class VirtualDatetime(datetime):
             @classmethod
-            def now(cls, tz: tzinfo | None = None) -> Ours:
+            def now(cls, tz: tzinfo | None = None) -> VirtualDatetime:
                 return cls.fromtimestamp(clock.time(), tz)
 
-        return Ours
+        return VirtualDatetime
 
     def counted(self, future: Any) -> Any:
-        """Let time stand still until a thread's future is done."""
+        """Stop the time until a thread's future is done."""
         self.busy += 1
         future.add_done_callback(self._done)
         return future
@@ -113,7 +113,7 @@ class _Selector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> Any:
         self.spins += 1
         if timeout is not None and timeout <= 0:
-            if self.spins > MOST_SPINS:  # a pause that is too short to be distinguished from none
+            if self.spins > MAX_SPINS:  # a sleep that is too short to be distinguished from none
                 self.clock.elapsed += 0.001
             return super().select(0)
         self.spins = 0
@@ -124,7 +124,7 @@ class _Selector(selectors.DefaultSelector):
         if found := super().select(0):
             return found
         self.clock.jumps += 1
-        assert self.clock.jumps < MOST_JUMPS, "this loop waits for something that never comes"
+        assert self.clock.jumps < MAX_JUMPS, "this loop waits for something that never comes"
         self.clock.elapsed += timeout
         return []
 
