@@ -64,27 +64,27 @@ def main(arguments: list[str] | None = None) -> int:
     stay = parser.parse_args(arguments).ui
     # A job that is cancelled must end like Ctrl-C, or the processes stay.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    began = time.monotonic()
+    start_time = time.monotonic()
     module = "tests.support.past_emulator" if stay else "airflow_provider_workflows.emulator"
     with emulator_process(module) as emulator:
-        say(f"Emulator of Procore and Workflowsoft: {emulator.url}")
+        print_line(f"Emulator of Procore and Workflowsoft: {emulator.url}")
         connections = emulator.control("GET", "connections")
         if stay:  # the page links to items
             connections["procore_default"]["extra"]["item_url"] = f"{emulator.url}/?item={{item_id}}"
         settings = {**SETTINGS, **UI_SETTINGS} if stay else SETTINGS
         with LiveAirflow(EXAMPLES, connections, settings) as airflow:
-            say(f"Airflow: {airflow.url} (ready after {time.monotonic() - began:.0f} s)")
+            print_line(f"Airflow: {airflow.url} (ready after {time.monotonic() - start_time:.0f} s)")
             with People(emulator, thinking=THINKING):
                 runs = run_examples(airflow)
             failed = [dag_id for dag_id, run_id in runs.items() if not report(airflow, dag_id, run_id)]
             problems = [f"{dag_id} did not succeed" for dag_id in failed] + check_effects(emulator)
             report_effects(emulator)
-            say("\nEvery action happened exactly once." if not problems else "\nWrong: " + "; ".join(problems))
-            say(f"{time.monotonic() - began:.0f} s in all.")
+            print_line("\nEvery action happened exactly once." if not problems else "\nWrong: " + "; ".join(problems))
+            print_line(f"{time.monotonic() - start_time:.0f} s in all.")
             if stay:
                 open_waits(airflow, start_workflows(emulator))
-                say(f"\nOpen approvals: {airflow.url}/plugin/workflows-approvals")
-                say(f"\nAirflow: {airflow.url}\nEmulator: {emulator.url}\nCtrl-C ends both.")
+                print_line(f"\nOpen approvals: {airflow.url}/plugin/workflows-approvals")
+                print_line(f"\nAirflow: {airflow.url}\nEmulator: {emulator.url}\nCtrl-C ends both.")
                 with contextlib.suppress(KeyboardInterrupt):
                     while True:
                         time.sleep(3600)
@@ -93,20 +93,20 @@ def main(arguments: list[str] | None = None) -> int:
 
 def report(airflow: LiveAirflow, dag_id: str, run_id: str) -> bool:
     """Print one line for each task; return whether all went well."""
-    say(f"\n{dag_id}")
+    print_line(f"\n{dag_id}")
     tasks = airflow.task_instances(dag_id, run_id)
     for task in tasks:
         seconds = "" if task["duration"] is None else f"{task['duration']:5.1f} s"
         xcom = airflow.xcom(dag_id, run_id, task["task_id"], map_index=task["map_index"])
         what = happened(xcom) if task["state"] == "success" else ""
-        say(f"  {task['task_id']:<24} {task['state']!s:<8} {seconds:>8}  {what}")
+        print_line(f"  {task['task_id']:<24} {task['state']!s:<8} {seconds:>8}  {what}")
         if task["state"] == "failed":
-            say(airflow.log(dag_id, run_id, task["task_id"], task["try_number"], task["map_index"])[-3000:])
+            print_line(airflow.log(dag_id, run_id, task["task_id"], task["try_number"], task["map_index"])[-3000:])
     return all(task["state"] in ("success", "skipped") for task in tasks)
 
 
 def happened(xcom: Any) -> str:
-    """Say in a line what a task returned."""
+    """Describe in a line what a task returned."""
     if isinstance(xcom, list):
         return f"{len(xcom)} found"
     if not isinstance(xcom, dict):
@@ -127,13 +127,13 @@ def happened(xcom: Any) -> str:
 
 def report_effects(emulator: Emulator) -> None:
     """Print the emulator's own record of what was changed."""
-    say("\nThe emulator's record of effects")
+    print_line("\nThe emulator's record of effects")
     for effect in emulator.effects():
         who = f"{effect['by']} ({effect['via']})"
-        say(f"  {effect['n']:>2} {effect['product']:<15} {effect['action']:<17} {who:<16} {describe(effect)}")
+        print_line(f"  {effect['n']:>2} {effect['product']:<15} {effect['action']:<17} {who:<16} {describe(effect)}")
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     print(line, flush=True)
 
 

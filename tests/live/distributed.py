@@ -19,9 +19,9 @@ import time
 from pathlib import Path
 
 from airflow_provider_workflows.emulator import Emulator
-from tests.live.demo import EXAMPLES, THINKING, emulator_process, say
-from tests.live.kills import Killer, Outcome, report, what_has_come_of_it
-from tests.live.takeover import held, stop_a_triggerer
+from tests.live.demo import EXAMPLES, THINKING, emulator_process, print_line
+from tests.live.kills import Killer, Outcome, outcome_of_waits, report
+from tests.live.takeover import stop_a_triggerer, waits_by_triggerer
 from tests.support import crowd as crowds
 from tests.support.crowd import EVENTS, WAITS, Crowd, connections_to, emitted_events
 from tests.support.engines import postgresql, redis
@@ -52,7 +52,7 @@ SETTINGS = {
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "60",
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "10",
 }
-LONGEST = 1200.0  # seconds that one act may take
+MAX_SECONDS = 1200.0  # seconds that one step may take
 STOPPED_WAITS = 8  # tasks with cancel_on_kill that wait while a triggerer is stopped
 QUIET = 30.0  # seconds in which it is measured what waiting costs
 
@@ -60,7 +60,7 @@ QUIET = 30.0  # seconds in which it is measured what waiting costs
 def run(waits: int, kills: int, seed: int) -> Outcome:
     """Run the flows, then the waits."""
     chance = random.Random(seed)
-    began = time.monotonic()
+    start_time = time.monotonic()
     with (
         postgresql() as database,
         redis() as broker,
@@ -75,20 +75,25 @@ def run(waits: int, kills: int, seed: int) -> Outcome:
         }
         connections = connections_to(emulator)
         with LiveAirflow(Path(folder), connections, {**SETTINGS, **engines}, PROCESSES, database) as airflow:
-            airflow.until("both triggerers run", lambda: all(lives(airflow, name) for name in TRIGGERERS), LONGEST)
-            say(f"Ready after {time.monotonic() - began:.0f} s: {', '.join(PROCESSES)}")
+            airflow.until("both triggerers run", lambda: all(lives(airflow, name) for name in TRIGGERERS), MAX_SECONDS)
+            print_line(f"Ready after {time.monotonic() - start_time:.0f} s: {', '.join(PROCESSES)}")
             killer = Killer(airflow, chance)
             wrong = run_flows(airflow, emulator, killer)
-            say(f"The three flows: {'; '.join(wrong) or 'each action happened once'}")
+            print_line(f"The three flows: {'; '.join(wrong) or 'each action happened once'}")
             stopped = stop_a_triggerer(
-                airflow, emulator, Path(folder), waits=STOPPED_WAITS, seconds=LONGEST, connection="procore_default"
+                airflow,
+                emulator,
+                Path(folder),
+                waits=STOPPED_WAITS,
+                seconds=MAX_SECONDS,
+                connection="procore_default",
             )
-            say(f"A triggerer was stopped: {'; '.join(stopped.wrong) or 'nothing was terminated but by a kill'}")
+            print_line(f"A triggerer was stopped: {'; '.join(stopped.wrong) or 'nothing was terminated but by a kill'}")
             outcome = run_waits(airflow, Crowd(emulator, waits, chance), Path(folder), kills, killer)
             outcome.wrong += wrong + stopped.wrong
             outcome.figures |= stopped.figures
             outcome.figures["kills"] = killer.summary
-    outcome.figures["seconds in all"] = round(time.monotonic() - began)
+    outcome.figures["seconds in all"] = round(time.monotonic() - start_time)
     return outcome
 
 
@@ -98,32 +103,32 @@ def run_flows(airflow: LiveAirflow, emulator: Emulator, killer: Killer) -> list[
         runs = {dag_id: airflow.trigger(dag_id) for dag_id in DAGS.values()}
         for victim in (WORKERS[0], TRIGGERERS[0]):
             killer.strike(victim, meanwhile=lambda: None)
-        states = {dag_id: airflow.wait(dag_id, run_id, LONGEST) for dag_id, run_id in runs.items()}
+        states = {dag_id: airflow.wait(dag_id, run_id, MAX_SECONDS) for dag_id, run_id in runs.items()}
     failed = [f"{dag_id} is {state}" for dag_id, state in states.items() if state != "success"]
     return failed + check_effects(emulator)
 
 
 def run_waits(airflow: LiveAirflow, crowd: Crowd, folder: Path, kills: int, killer: Killer) -> Outcome:
-    """Let everybody of a crowd wait while processes are killed and people decide; return what has come of it."""
+    """Let everybody of a crowd wait while processes are killed and people decide; return the outcome."""
     waits = len(crowd.undecided)
     acted = count_actions(crowd.emulator)
     crowd.write_dags(folder)
     airflow.unpause(EVENTS)
     run_id = airflow.trigger(WAITS)
-    began = time.monotonic()
+    start_time = time.monotonic()
 
     def waiting() -> int:
         return airflow.count(WAITS, run_id, "deferred")
 
-    airflow.until("a quarter is deferred", lambda: waiting() >= waits // 4, LONGEST, pause=2.0)
+    airflow.until("a quarter is deferred", lambda: waiting() >= waits // 4, MAX_SECONDS, interval=2.0)
     killer.strike(WORKERS[1], meanwhile=lambda: None)
-    airflow.until("all are deferred", lambda: waiting() == waits, LONGEST, pause=2.0)
-    figures: dict[str, object] = {"seconds until all were deferred": round(time.monotonic() - began)}
-    airflow.until("the watcher emits an event", lambda: emitted_events(airflow), LONGEST)
-    holders = held(airflow, WAITS, run_id)
-    figures |= {name: f"{sum(holders[life] for life in lives(airflow, name))} waits" for name in TRIGGERERS}
+    airflow.until("all are deferred", lambda: waiting() == waits, MAX_SECONDS, interval=2.0)
+    figures: dict[str, object] = {"seconds until all were deferred": round(time.monotonic() - start_time)}
+    airflow.until("the watcher emits an event", lambda: emitted_events(airflow), MAX_SECONDS)
+    taken_by = waits_by_triggerer(airflow, WAITS, run_id)
+    figures |= {name: f"{sum(taken_by[life] for life in lives(airflow, name))} waits" for name in TRIGGERERS}
     figures |= cost_of_waiting(airflow, crowd.emulator)
-    say("\n".join(f"{name}: {figure}" for name, figure in figures.items()))
+    print_line("\n".join(f"{name}: {figure}" for name, figure in figures.items()))
     taken_over: list[float] = []
     at_once = waits // (2 * kills + 1)
     for number in range(kills):
@@ -133,9 +138,9 @@ def run_waits(airflow: LiveAirflow, crowd: Crowd, folder: Path, kills: int, kill
         if number == kills // 2:
             killer.strike("scheduler", meanwhile=lambda: crowd.work(0))
     crowd.work(len(crowd.undecided))
-    outcome = what_has_come_of_it(airflow, crowd, run_id, LONGEST)
+    outcome = outcome_of_waits(airflow, crowd, run_id, MAX_SECONDS)
     outcome.figures |= figures
-    outcome.figures["seconds until another triggerer had all"] = ", ".join(f"{one:.0f}" for one in taken_over)
+    outcome.figures["seconds until another triggerer had all"] = ", ".join(f"{seconds:.0f}" for seconds in taken_over)
     if count_actions(crowd.emulator) != acted:
         outcome.wrong.append("something acted while all were waiting")
     return outcome
@@ -146,15 +151,18 @@ def kill_and_see(airflow: LiveAirflow, crowd: Crowd, decisions: int, run_id: str
     time.sleep(killer.chance.uniform(0.0, 6.0))
     dead = lives(airflow, victim)
     killer.kill(victim)
-    began = time.monotonic()
+    start_time = time.monotonic()
     crowd.work(decisions)
     airflow.until(
-        f"the other takes over from {victim}", lambda: not dead & set(held(airflow, WAITS, run_id)), LONGEST, 1.0
+        f"the other takes over from {victim}",
+        lambda: not dead & set(waits_by_triggerer(airflow, WAITS, run_id)),
+        MAX_SECONDS,
+        1.0,
     )
-    seconds = time.monotonic() - began
-    say(f"{victim} was killed; the other had all after {seconds:.0f} s.")
+    seconds = time.monotonic() - start_time
+    print_line(f"{victim} was killed; the other had all after {seconds:.0f} s.")
     airflow.start(victim)
-    airflow.until(f"{victim} is back", lambda: lives(airflow, victim) > dead, LONGEST, 1.0)
+    airflow.until(f"{victim} is back", lambda: lives(airflow, victim) > dead, MAX_SECONDS, 1.0)
     return seconds
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.live.demo import emulator_process, say
+from tests.live.demo import emulator_process, print_line
 from tests.support.crowd import EVENTS, SETTINGS, WAITS, Crowd, connections_to, emitted_events
 from tests.support.engines import postgresql
 from tests.support.live_airflow import MAX_WAIT_SECONDS, LiveAirflow
@@ -36,7 +36,7 @@ NEARLY_ALL = 0.9  # of the waits are deferred when the first kill comes
 @dataclass
 class Outcome:
     """
-    What a run with kills has come to.
+    The outcome of a run with kills.
 
     :param wrong: What is wrong; nothing, if all is well.
     :param figures: What was measured, by its name.
@@ -47,9 +47,9 @@ class Outcome:
 
 
 def run(waits: int, kills: int, seed: int) -> Outcome:
-    """Run an Airflow with so many waits and kills."""
+    """Run an Airflow deployment with this number of waits and kills."""
     chance = random.Random(seed)
-    began = time.monotonic()
+    start_time = time.monotonic()
     with (
         postgresql() as database,
         emulator_process() as emulator,
@@ -60,7 +60,7 @@ def run(waits: int, kills: int, seed: int) -> Outcome:
         settings, connections = {**SETTINGS, **QUICK}, connections_to(emulator)
         with LiveAirflow(Path(folder), connections, settings, database=database) as airflow:
             outcome = let_people_work(airflow, crowd, kills, Killer(airflow, chance))
-    outcome.figures["seconds in all"] = round(time.monotonic() - began)
+    outcome.figures["seconds in all"] = round(time.monotonic() - start_time)
     return outcome
 
 
@@ -83,8 +83,8 @@ class Killer:
 
     @property
     def summary(self) -> str:
-        """Which processes were killed how often, in words."""
-        return in_words(Counter(self.killed))
+        """Describe which processes were killed how often."""
+        return listed(Counter(self.killed))
 
     def strike(self, component: str, meanwhile: Callable[[], None]) -> None:
         """Kill a process a little later, do something while it is away, and start it again a little later."""
@@ -96,17 +96,17 @@ class Killer:
 
 
 def let_people_work(airflow: LiveAirflow, crowd: Crowd, kills: int, killer: Killer) -> Outcome:
-    """Let people decide before, during and after each kill; return what has come of it."""
+    """Let people decide before, during and after each kill; return the outcome."""
     waits = len(crowd.undecided)
     airflow.unpause(EVENTS)
     run_id = airflow.trigger(WAITS)
-    began = time.monotonic()
+    start_time = time.monotonic()
 
     def waiting() -> int:
         return airflow.count(WAITS, run_id, "deferred")
 
-    airflow.until("nearly all tasks are deferred", lambda: waiting() >= NEARLY_ALL * waits, pause=1.0)
-    deferred_after = time.monotonic() - began
+    airflow.until("nearly all tasks are deferred", lambda: waiting() >= NEARLY_ALL * waits, interval=1.0)
+    deferred_after = time.monotonic() - start_time
     airflow.until("the watcher emits an event", lambda: emitted_events(airflow))
     at_once = waits // (2 * kills + 1)
     for number in range(kills):
@@ -115,14 +115,14 @@ def let_people_work(airflow: LiveAirflow, crowd: Crowd, kills: int, killer: Kill
         if number == kills // 2:
             killer.strike("scheduler", meanwhile=lambda: crowd.work(0))
         if number % 2:  # the next kill strikes a triggerer that has started to work, else one that starts
-            airflow.until("a triggerer takes over", lambda: waiting() <= len(crowd.undecided), pause=1.0)
+            airflow.until("a triggerer takes over", lambda: waiting() <= len(crowd.undecided), interval=1.0)
     crowd.work(len(crowd.undecided))
-    outcome = what_has_come_of_it(airflow, crowd, run_id)
+    outcome = outcome_of_waits(airflow, crowd, run_id)
     outcome.figures |= {"seconds until they were deferred": round(deferred_after), "kills": killer.summary}
     return outcome
 
 
-def what_has_come_of_it(airflow: LiveAirflow, crowd: Crowd, run_id: str, seconds: float = MAX_WAIT_SECONDS) -> Outcome:
+def outcome_of_waits(airflow: LiveAirflow, crowd: Crowd, run_id: str, seconds: float = MAX_WAIT_SECONDS) -> Outcome:
     """Wait until all waits have ended and each order is in an event, and compare with what people did."""
     with contextlib.suppress(TimeoutError):  # what is missing is found below
         airflow.wait(WAITS, run_id, seconds)
@@ -135,13 +135,17 @@ def what_has_come_of_it(airflow: LiveAirflow, crowd: Crowd, run_id: str, seconds
     return Outcome(
         wrong=[
             *([] if state == "success" else [f"the run is {state}"]),
-            *(f"{one['task_id']} {one['map_index']} is {one['state']}" for one in tasks if one["state"] != "success"),
+            *(
+                f"{task['task_id']} {task['map_index']} is {task['state']}"
+                for task in tasks
+                if task["state"] != "success"
+            ),
             *crowd.wrong_waits(outcomes),
             *crowd.wrong_events(events),
         ],
         figures={
             "waits that ended as decided": f"{waits - len(crowd.wrong_waits(outcomes))} of {waits}",
-            "outcomes": in_words(Counter(kind_of(one) for one in crowd.decided.values())),
+            "outcomes": listed(Counter(kind_of(outcome) for outcome in crowd.decided.values())),
             "tasks that were tried again": sum(task["try_number"] > 1 for task in tasks),
             "orders that are in events": f"{len(orders & {row['instance_id'] for row in events})} of {len(orders)}",
             "events that were re-delivered": len(events) - len({row["event_id"] for row in events}),
@@ -149,7 +153,7 @@ def what_has_come_of_it(airflow: LiveAirflow, crowd: Crowd, run_id: str, seconds
     )
 
 
-def in_words(counts: Counter[str]) -> str:
+def listed(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
 
 
@@ -170,10 +174,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def report(outcome: Outcome) -> int:
-    """Print what has come of a run; return its exit code."""
+    """Print the outcome of a run; return its exit code."""
     for name, figure in outcome.figures.items():
-        say(f"{name:<40} {figure}")
-    say("\nNothing was lost." if not outcome.wrong else "\nWrong:\n" + "\n".join(outcome.wrong))
+        print_line(f"{name:<40} {figure}")
+    print_line("\nNothing was lost." if not outcome.wrong else "\nWrong:\n" + "\n".join(outcome.wrong))
     return 1 if outcome.wrong else 0
 
 

@@ -41,25 +41,29 @@ def stop_a_triggerer(
     (folder / f"{DAG}.json").write_text(json.dumps(content))
     shutil.copy(Path(__file__).parent / "dags" / f"{DAG}.py", folder)
     run_id = airflow.trigger(DAG)
-    airflow.until("all wait", lambda: sum(held(airflow, DAG, run_id).values()) == waits, seconds, pause=2.0)
+    airflow.until(
+        "all wait", lambda: sum(waits_by_triggerer(airflow, DAG, run_id).values()) == waits, seconds, interval=2.0
+    )
 
-    job, taken = held(airflow, DAG, run_id).most_common(1)[0]
+    job, taken = waits_by_triggerer(airflow, DAG, run_id).most_common(1)[0]
     victim = triggerers(airflow)[job]
     airflow.suspend(victim)
     stopped = time.monotonic()
-    airflow.until(f"the other takes over from {victim}", lambda: job not in held(airflow, DAG, run_id), seconds, 1.0)
+    airflow.until(
+        f"the other takes over from {victim}", lambda: job not in waits_by_triggerer(airflow, DAG, run_id), seconds, 1.0
+    )
     silent = time.monotonic() - stopped
     airflow.resume(victim)
     time.sleep(SECONDS_TO_TERMINATE)  # nothing may happen, so there is nothing to wait for
     airflow.check_processes()
 
-    wrong = [f"instance {one} was terminated by a takeover" for one in terminated(emulator)]
+    wrong = [f"instance {instance_id} was terminated by a takeover" for instance_id in terminated(emulator)]
     waiting = airflow.count(DAG, run_id, "deferred")
     if waiting != waits:
         wrong.append(f"{waiting} of {waits} tasks wait after a triggerer came back")
     left_alone = [LEFT_ALONE in airflow.log(DAG, run_id, TASK, map_index=number) for number in range(waits)]
     return Outcome(
-        wrong=wrong + kill_one(airflow, emulator, run_id, seconds),
+        wrong=wrong + kill_triggerer(airflow, emulator, run_id, seconds),
         figures={
             "waits of the triggerer that was stopped": f"{taken} of {waits}",
             "seconds until another had them all": round(silent),
@@ -68,18 +72,20 @@ def stop_a_triggerer(
     )
 
 
-def kill_one(airflow: LiveAirflow, emulator: Emulator, run_id: str, seconds: float) -> list[str]:
-    """Mark one task failed and let people end the other instances; return what is wrong with what comes of it."""
+def kill_triggerer(airflow: LiveAirflow, emulator: Emulator, run_id: str, seconds: float) -> list[str]:
+    """Mark one task failed and let people end the other instances; return what is wrong with the outcome."""
     before = set(terminated(emulator))
     airflow.mark_failed(DAG, run_id, TASK, map_index=0)
     airflow.until("the kill terminates an instance", lambda: set(terminated(emulator)) - before, seconds)
-    running = [one["id"] for one in instances(emulator) if one["state"] == "in_progress"]
+    running = [instance["id"] for instance in instances(emulator) if instance["state"] == "in_progress"]
     emulator.control(
         "POST", "procore/instances/respond-many", ids=running, login="integration@example.com", option="Reject"
     )
     airflow.wait(DAG, run_id, seconds)
-    states = {one["map_index"]: one["state"] for one in airflow.task_instances(DAG, run_id)}
-    killed = [one for one in terminated(emulator) if one not in before]
+    states = {
+        task_instance["map_index"]: task_instance["state"] for task_instance in airflow.task_instances(DAG, run_id)
+    }
+    killed = [instance_id for instance_id in terminated(emulator) if instance_id not in before]
     return [
         *([] if len(killed) == 1 else [f"{len(killed)} instances were terminated by one kill"]),
         *(
@@ -90,11 +96,13 @@ def kill_one(airflow: LiveAirflow, emulator: Emulator, run_id: str, seconds: flo
     ]
 
 
-def held(airflow: LiveAirflow, dag_id: str, run_id: str) -> Counter[int]:
-    """Return how many waits are held by each triggerer, by the number of its life."""
+def waits_by_triggerer(airflow: LiveAirflow, dag_id: str, run_id: str) -> Counter[int]:
+    """Return how many waits run in each triggerer, by the number of its life."""
     triggers = [task["trigger"] for task in airflow.task_instances(dag_id, run_id) if task["state"] == "deferred"]
     # One that has just fired may be gone already, and one that is not assigned yet has no triggerer.
-    return Counter(one["triggerer_id"] for one in triggers if one is not None and one["triggerer_id"] is not None)
+    return Counter(
+        trigger["triggerer_id"] for trigger in triggers if trigger is not None and trigger["triggerer_id"] is not None
+    )
 
 
 def triggerers(airflow: LiveAirflow) -> dict[int, str]:
@@ -105,10 +113,14 @@ def triggerers(airflow: LiveAirflow) -> dict[int, str]:
 def instances(emulator: Emulator) -> list[dict[str, Any]]:
     """Return the instances that the tasks have started."""
     state = emulator.control("GET", "state")["procore"]
-    return [one for one in state if one["item_id"].isdecimal() and 0 <= int(one["item_id"]) - FIRST_ITEM < 10_000]
+    return [
+        instance
+        for instance in state
+        if instance["item_id"].isdecimal() and 0 <= int(instance["item_id"]) - FIRST_ITEM < 10_000
+    ]
 
 
 def terminated(emulator: Emulator) -> list[str]:
     """Return the instance of each termination that came through the API."""
-    effects = [one for one in emulator.effects() if one["action"] == "terminate" and one["via"] == "api"]
-    return [one["target"]["instance_id"] for one in effects]
+    effects = [effect for effect in emulator.effects() if effect["action"] == "terminate" and effect["via"] == "api"]
+    return [effect["target"]["instance_id"] for effect in effects]

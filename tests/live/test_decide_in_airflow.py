@@ -25,7 +25,7 @@ TASKS = ("airflow", "procore", "early")
 
 
 class Finished(NamedTuple):
-    """What the tasks returned, what the emulator recorded, and what Airflow's API said meanwhile."""
+    """What the tasks returned, what the emulator recorded, and what Airflow's API returned meanwhile."""
 
     tasks: dict[str, dict[str, Any]]
     responses: dict[str, list[tuple[str, str, str]]]  # via, by and option, by instance
@@ -50,8 +50,8 @@ class Clicks:
 
     def required(self) -> dict[str, dict[str, Any]]:
         """Return what Required Actions lists, by task."""
-        wanted = {"state": ["deferred", "awaiting_input"], "response_received": "false"}
-        rows = self._airflow._call("GET", f"{self._run}/hitlDetails", params=wanted).json()["hitl_details"]
+        query = {"state": ["deferred", "awaiting_input"], "response_received": "false"}
+        rows = self._airflow._call("GET", f"{self._run}/hitlDetails", params=query).json()["hitl_details"]
         return {row["task_instance"]["task_id"]: row for row in rows}
 
 

@@ -25,11 +25,11 @@ from airflow_provider_workflows.emulator.state import EmulatorState
 from airflow_provider_workflows.emulator.workflowsoft import routes as workflowsoft
 from tests.robustness.secrets.connections import failing_connections, new_secret
 from tests.robustness.secrets.failures import PROCORE, WORKFLOWSOFT
-from tests.robustness.secrets.scanner import Scanner, Watch, database, files
+from tests.robustness.secrets.scanner import Sampler, Scanner, database, files
 from tests.robustness.secrets.servers import Hostile, OtherHost
 from tests.support.engines import postgresql
 from tests.support.examples import EXAMPLES, NEEDS
-from tests.support.live_airflow import ENDED, PAUSE, LiveAirflow
+from tests.support.live_airflow import ENDED, POLL_SECONDS, LiveAirflow
 from tests.support.versions import AIRFLOW
 
 pytestmark = pytest.mark.live
@@ -125,11 +125,11 @@ class Story:
         self._executor.shutdown()
 
     def _work(self) -> None:
-        while not self._leave.wait(PAUSE):
+        while not self._leave.wait(POLL_SECONDS):
             state = self.emulator.control("GET", "state")
             for row in state["procore"]:
                 # 5002 stays with Dana, so that it is overdue.
-                person = next((one for one in row["waits_for"] if one.startswith(("dana", "rita"))), None)
+                person = next((login for login in row["waits_for"] if login.startswith(("dana", "rita"))), None)
                 alone = row["waits_for"] == [person] and row["item_id"] != "5002"
                 if alone and self._have_thought(row["step_occurrence_id"]):
                     self.respond(row["id"], person)
@@ -166,8 +166,8 @@ class Story:
 
     def responded(self) -> set[str]:
         """Return the items to which the integration has responded."""
-        ours = [e for e in self.emulator.effects() if (e["action"], e["via"]) == ("respond", "api")]
-        return {effect["target"]["item_id"] for effect in ours}
+        own = [e for e in self.emulator.effects() if (e["action"], e["via"]) == ("respond", "api")]
+        return {effect["target"]["item_id"] for effect in own}
 
     def until(self, what: str, is_true: Callable[[], bool]) -> None:
         """Wait until something is true, as long as people work and no example has failed."""
@@ -179,7 +179,7 @@ class Story:
             assert not {run["dag_id"] for run in failed} & NAMES, f"{what}: {failed}"
             return is_true()
 
-        self.airflow.until(what, check, pause=1.0)
+        self.airflow.until(what, check, interval=1.0)
 
     def start_dag(self, dag_id: str, conf: dict[str, str] | None = None) -> None:
         """Let a DAG run, once where it has no schedule."""
@@ -243,11 +243,11 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
         issued: list[str] = []
         issue = EmulatorState.issue
 
-        def issue_and_keep(state: EmulatorState, store: dict[str, float], lifetime: float) -> str:
+        def issue_and_store(state: EmulatorState, store: dict[str, float], lifetime: float) -> str:
             issued.append(issue(state, store, lifetime))
             return issued[-1]
 
-        patched.setattr(EmulatorState, "issue", issue_and_keep)
+        patched.setattr(EmulatorState, "issue", issue_and_store)
         for module in (gateway, control_api):
             patched.setattr(module, "CLIENT_SECRET", secret["client secret"])
         for module in (workflowsoft, control_api):
@@ -270,7 +270,7 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
         stored = {**connections["later"], "password": secret.setdefault("stored", new_secret())}
         order = {"connection_id": "stored_later", **stored, "extra": json.dumps(stored["extra"])}
         airflow._call("POST", "connections", ok=(201,), json=order)
-        with Watch(airflow.database, FERNET_KEY) as watch, Story(emulator, airflow) as story:
+        with Sampler(airflow.database, FERNET_KEY) as sampler, Story(emulator, airflow) as story:
             play(story)
         secret |= {f"token {number} of the emulator": token for number, token in enumerate(issued)}
         secret |= {f"token {number} of the hostile server": token for number, token in enumerate(hostile.tokens)}
@@ -284,13 +284,13 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
             secret=secret,
             runs=runs,
             failures=failures,
-            # On a busy machine Airflow can fail a try before its task begins; another try then fails as expected.
+            # On a busy machine Airflow can fail a try before its task starts; another try then fails as expected.
             errors=lambda task_id: [
                 airflow.log("failures", failed_run, task_id, number) for number in range(1, last_try[task_id] + 1)
             ],
             in_files=scanner.find_in(files(airflow.home)),
             in_rows=scanner.find_in(database(airflow.database, FERNET_KEY)),
-            watch=watch,
+            sampler=sampler,
             other=other,
             emulator=emulator,
         )
@@ -306,8 +306,8 @@ def test_every_example_succeeds(traces):
 
 def test_every_failure_is_the_expected_one(traces):
     assert {task["task_id"]: task["state"] for task in traces.failures} == dict.fromkeys(FAILURES, "failed")
-    said = {task_id: "\n".join(traces.errors(task_id)) for task_id in FAILURES}
-    assert {task_id: text[-2000:] for task_id, text in said.items() if not re.search(FAILURES[task_id], text)} == {}
+    messages = {task_id: "\n".join(traces.errors(task_id)) for task_id in FAILURES}
+    assert {task_id: text[-2000:] for task_id, text in messages.items() if not re.search(FAILURES[task_id], text)} == {}
 
 
 def test_no_log_and_no_other_file_shows_a_secret(traces):
@@ -319,13 +319,13 @@ def test_no_value_of_the_database_shows_a_secret(traces):
 
 
 def test_no_trigger_shows_a_secret(traces):
-    assert traces.watch.triggers
-    assert traces.scanner.find_in(traces.watch.triggers) == []
+    assert traces.sampler.triggers
+    assert traces.scanner.find_in(traces.sampler.triggers) == []
 
 
 def test_no_argument_of_a_process_shows_a_secret(traces):
-    assert any(b"airflow" in line for line in traces.watch.arguments)
-    assert traces.scanner.find_in(("process", line) for line in traces.watch.arguments) == []
+    assert any(b"airflow" in line for line in traces.sampler.arguments)
+    assert traces.scanner.find_in(("process", line) for line in traces.sampler.arguments) == []
 
 
 def test_the_emulators_record_of_requests_shows_no_secret(traces):

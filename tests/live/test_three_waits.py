@@ -34,7 +34,7 @@ class Finished(NamedTuple):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
-    """The three example DAGs after their runs; the people act when all three waits are deferred."""
+    """The three example DAGs after their runs; the people respond when all three waits are deferred."""
     dags: Path = tmp_path_factory.mktemp("dags")
     for dag_id in DAGS.values():
         shutil.copy(EXAMPLES / f"{dag_id}.py", dags)

@@ -47,7 +47,9 @@ def many_waits():
 
 @dag(
     schedule=[
-        procore_asset("orders that ask us", event="response_requested", tool_type="purchase_order_contract", **PROCORE)
+        procore_asset(
+            "orders to respond to", event="response_requested", tool_type="purchase_order_contract", **PROCORE
+        )
     ],
     start_date=START,
     catchup=False,

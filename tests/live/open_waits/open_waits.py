@@ -16,7 +16,7 @@ WAIT = {"deferrable": True, "poke_interval": 5, "timeout": 14 * 24 * 3600}
     schedule=None,
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
-    default_args={"retries": 2, "retry_delay": 1},  # a worker of a busy machine can fail before its task begins
+    default_args={"retries": 2, "retry_delay": 1},  # a worker of a busy machine can fail before its task starts
     params={"procore": Param([], type="array"), "procore_legacy": Param([], type="array")},
 )
 def open_waits():

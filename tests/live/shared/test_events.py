@@ -35,7 +35,7 @@ class Story:
         return started["integration_instance_id"]
 
     def effects(self, action, via="api"):
-        """Return how often each instance was acted on."""
+        """Return how many write actions each instance had."""
         found = [effect for effect in self.emulator.effects() if (effect["action"], effect["via"]) == (action, via)]
         return Counter(
             effect["target"].get("integration_instance_id") or effect["target"]["instance_id"] for effect in found

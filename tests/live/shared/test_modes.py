@@ -35,7 +35,7 @@ def respond(emulator, login):
     emulator.control("POST", "procore/instances/700001/respond", login=login, option="Approve")
 
 
-def test_a_retry_acts_once_and_a_cleared_task_acts_again(shared):
+def test_a_retry_writes_once_and_a_cleared_task_writes_again(shared):
     airflow, emulator = shared.airflow, shared.emulators["modes"]
     shared.add(DAGS / "cleared.py")
     run_id = airflow.trigger("cleared")
