@@ -1,4 +1,4 @@
-"""What there is on the emulator's page, for the tests that look at it or click on it."""
+"""What there is on the emulator's page, for the tests that read it or click on it."""
 
 from __future__ import annotations
 

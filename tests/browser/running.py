@@ -1,4 +1,4 @@
-"""The Airflow deployment that the browser looks at."""
+"""The Airflow deployment that the browser opens."""
 
 from __future__ import annotations
 

@@ -186,10 +186,10 @@ def group(dialog: Locator, label: str) -> Locator:
 def choose(dialog: Locator, label: str, option: str) -> list[str]:
     """Choose an option and return what there was to choose from."""
     dialog.get_by_role("combobox", name=label).click()
-    wanted = dialog.page.get_by_role("option", name=option, exact=True)
-    expect(wanted).to_be_visible()
+    target = dialog.page.get_by_role("option", name=option, exact=True)
+    expect(target).to_be_visible()
     options = dialog.page.get_by_role("option").all_inner_texts()
-    wanted.click()
+    target.click()
     return options
 
 

@@ -119,7 +119,7 @@ def test_a_wait_moves_from_person_to_person_and_ends(running, page):
 
     expect(row).to_contain_text("integration@example.com")
     expect(row).to_contain_text(ITEM)
-    assert [one.evaluate("window.hit") for one in page.frames] == [None] * len(page.frames)
+    assert [frame.evaluate("window.hit") for frame in page.frames] == [None] * len(page.frames)
 
     clicks = page.context.new_page()
     clicks.goto(f"{emulator.url}/")

@@ -363,18 +363,18 @@ def test_the_keyboard_reaches_filters_sorting_and_links(server):
     frame = server.open()
     expect(frame.locator("tbody tr")).to_be_visible()
     frame.get_by_label("Search").focus()
-    wanted = {"person", "dag_id", "product", "overdue", "group", "Item", "Since", "wait", "orders"}
+    expected = {"person", "dag_id", "product", "overdue", "group", "Item", "Since", "wait", "orders"}
     for _ in range(40):
         server.page.keyboard.press("Tab")
         active = server.page.frames[1].evaluate("[document.activeElement.name, document.activeElement.textContent]")
         assert server.page.frames[1].evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
-        wanted -= set(active)
-        if not wanted:
+        expected -= set(active)
+        if not expected:
             break
         if active[1] == "Due":
             server.page.keyboard.press("Enter")
             expect(frame.get_by_role("columnheader", name="Due")).to_have_attribute("aria-sort", "ascending")
-    assert wanted == set()
+    assert expected == set()
 
 
 def test_a_phone_shows_cards_without_scrolling_sideways(server):
@@ -385,7 +385,9 @@ def test_a_phone_shows_cards_without_scrolling_sideways(server):
     expect(page.locator("tbody tr")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     assert page.locator("td").first.evaluate("(cell) => getComputedStyle(cell, '::before').content") == '"Product"'
-    outside = "(all) => all.filter((one) => one.offsetParent && one.getBoundingClientRect().right > 360).length"
+    outside = (
+        "(all) => all.filter((element) => element.offsetParent && element.getBoundingClientRect().right > 360).length"
+    )
     assert page.locator("button, input, select, a").evaluate_all(outside) == 0
     with page.expect_response(re.compile("/api/waits")):
         page.get_by_label("Sort by").select_option("Due")

@@ -21,12 +21,12 @@ def at_the_page(emulator: Emulator, page: Page) -> Page:
     return page
 
 
-def tab_to(page: Page, wanted: Locator) -> None:
+def tab_to(page: Page, target: Locator) -> None:
     """Go on by the Tab key until something has the focus, as one who has no mouse does."""
-    handle = wanted.element_handle()
+    handle = target.element_handle()
     for _ in range(MAX_TABS):
         page.keyboard.press("Tab")
-        if page.evaluate("(wanted) => document.activeElement === wanted", handle):
+        if page.evaluate("(target) => document.activeElement === target", handle):
             assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
             return
     raise AssertionError(f"{MAX_TABS} tabs do not lead there")
@@ -182,13 +182,17 @@ def test_a_phone_shows_everything_without_scrolling_sideways(emulator, at_the_pa
     emulator.control("POST", "faults", status=503, path="(very)?" * 30)
     expect(page.locator("#broken li")).to_be_visible()
     expect(page.locator("[data-api=procore] .card")).to_have_count(2)
-    page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+    page.evaluate("for (const element of document.querySelectorAll('details')) element.open = true")
 
     assert page.evaluate("document.documentElement.scrollWidth") == 360
-    outside = "(all) => all.filter((one) => one.offsetParent && one.getBoundingClientRect().right > 360).length"
+    outside = (
+        "(all) => all.filter((element) => element.offsetParent && element.getBoundingClientRect().right > 360).length"
+    )
     controls = page.locator("button, input, select, summary")
     assert controls.evaluate_all(outside) == 0
-    smallest = "(all) => Math.min(...all.filter((one) => one.offsetParent).map((one) => one.offsetHeight))"
+    smallest = (
+        "(all) => Math.min(...all.filter((element) => element.offsetParent).map((element) => element.offsetHeight))"
+    )
     assert controls.evaluate_all(smallest) >= 24
 
 
@@ -212,7 +216,7 @@ def test_all_text_is_readable_in_light_and_dark(emulator, at_the_page, scheme):
     expect(card(page, "700001")).to_contain_text("blocked")
 
     pale = page.evaluate(CONTRASTS)
-    assert {words: contrast for words, contrast in pale.items() if contrast < 4.5} == {}
+    assert {label: contrast for label, contrast in pale.items() if contrast < 4.5} == {}
 
 
 # The contrast of each text with the nearest ground that is not transparent, as WCAG counts it.
@@ -229,10 +233,10 @@ CONTRASTS = """() => {
   };
   const found = {};
   for (const element of document.querySelectorAll("body *")) {
-    const words = [...element.childNodes].map((node) => node.nodeType === 3 ? node.data.trim() : "").join("");
-    if (!words || !element.offsetParent) continue;
+    const text = [...element.childNodes].map((node) => node.nodeType === 3 ? node.data.trim() : "").join("");
+    if (!text || !element.offsetParent) continue;
     const [one, other] = [light(getComputedStyle(element).color), light(ground(element))];
-    found[words] = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+    found[text] = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
   }
   return found;
 }"""

@@ -81,7 +81,9 @@ def test_phone_shows_the_report_without_scrolling_sideways(at_the_report):
 
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     # What is wider scrolls inside its own frame, which the keyboard reaches.
-    wide = "(all) => all.filter((one) => one.scrollWidth > one.clientWidth && one.tabIndex !== 0).length"
+    wide = (
+        "(all) => all.filter((element) => element.scrollWidth > element.clientWidth && element.tabIndex !== 0).length"
+    )
     assert page.locator(".chart, .scroll").evaluate_all(wide) == 0
 
 
@@ -94,7 +96,7 @@ def test_report_is_readable_in_light_and_dark(at_the_report, scheme):
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     ink = page.locator("svg text").first.evaluate("(text) => getComputedStyle(text).fill")
 
-    assert {words: contrast for words, contrast in pale.items() if contrast < 4.5} == {}
+    assert {label: contrast for label, contrast in pale.items() if contrast < 4.5} == {}
     assert (ground, ink) == {
         "light": ("rgb(245, 246, 247)", "rgb(87, 99, 107)"),
         "dark": ("rgb(20, 24, 27)", "rgb(163, 175, 182)"),

@@ -15,7 +15,7 @@ from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
     schedule="@once",
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
-    default_args={"retries": 3, "retry_delay": 1},  # a worker of a busy machine can fail before its task begins
+    default_args={"retries": 3, "retry_delay": 1},  # a worker of a busy machine can fail before its task starts
 )
 def approval():
     WorkflowsoftStartProcessOperator(
