@@ -61,8 +61,10 @@ def run(text: str, name: str) -> dict[str, Any]:
 
 
 def is_dag(node: ast.AST) -> bool:
-    """Say whether a function is decorated with ``@dag(...)``."""
-    return isinstance(node, ast.FunctionDef) and any(ast.unparse(one).startswith("dag") for one in node.decorator_list)
+    """Return whether a function is decorated with ``@dag(...)``."""
+    return isinstance(node, ast.FunctionDef) and any(
+        ast.unparse(decorator).startswith("dag") for decorator in node.decorator_list
+    )
 
 
 def pages_with(*languages: str) -> Any:
@@ -100,14 +102,14 @@ def test_documents_import_existing_names_and_parameters(document):
             assert [name.name for name in node.names if not hasattr(module, name.name)] == []
         called = ast.unparse(node.func).removesuffix(".partial") if isinstance(node, ast.Call) else ""
         if isinstance(PUBLIC.get(called), type):
-            given = {keyword.arg for keyword in node.keywords if keyword.arg}
-            assert given <= accepted(PUBLIC[called]), f"{called} has no {given - accepted(PUBLIC[called])}"
+            passed = {keyword.arg for keyword in node.keywords if keyword.arg}
+            assert passed <= accepted(PUBLIC[called]), f"{called} has no {passed - accepted(PUBLIC[called])}"
 
 
 @cache
 def accepted(cls: type) -> set[str]:
     """Return the parameters of a class and of all its bases."""
-    inits = [vars(one)["__init__"] for one in cls.__mro__ if "__init__" in vars(one) and one is not object]
+    inits = [vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base) and base is not object]
     known = {name for init in inits for name in inspect.signature(init).parameters}
     return known | {"retry_policy"}  # of Airflow 3.3; the documents say so
 
@@ -161,7 +163,7 @@ def anchors(document: Path) -> set[str]:
     for heading in re.findall(r"^#+ +(.*?) *$", FENCE.sub("", document.read_text()), re.MULTILINE):
         text = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", heading).lower()
         slug = re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
-        repeated = sum(1 for one in found if re.fullmatch(rf"{re.escape(slug)}(-\d+)?", one))
+        repeated = sum(1 for anchor in found if re.fullmatch(rf"{re.escape(slug)}(-\d+)?", anchor))
         found.add(f"{slug}-{repeated}" if repeated else slug)
     return found
 
@@ -200,7 +202,9 @@ def test_readme_links_work_outside_of_the_repository():
     readme = ROOT / "README.md"
     source = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Source"]
     targets = re.findall(r"\]\(\s*<?([^)\s>]+)", prose(readme))
-    files = [found[1] for found in (re.match(rf"{source}/(?:blob|tree)/main/(\S+)", one) for one in targets) if found]
+    files = [
+        found[1] for found in (re.match(rf"{source}/(?:blob|tree)/main/(\S+)", target) for target in targets) if found
+    ]
 
     assert files
     assert [path for path, _ in links(readme)] == []  # a package index shows the page without the repository
@@ -214,7 +218,7 @@ def test_every_test_that_a_page_names_exists():
     assert sorted(name for name in named if not (ROOT / name).exists()) == []
 
 
-def test_every_picture_says_in_words_what_it_shows():
+def test_every_picture_has_a_text_that_describes_it():
     assert [page for page in DOCUMENTS if "![](" in page.read_text()] == []
 
 
@@ -224,7 +228,7 @@ def test_every_page_is_reached_from_the_first():
         page = left.pop()
         reached.add(page)
         pages = {(page.parent / path).resolve() for path, _ in links(page) if path.endswith(".md")}
-        left += [one for one in pages if DOCS in one.parents and one.exists() and one not in reached]
+        left += [page for page in pages if DOCS in page.parents and page.exists() and page not in reached]
 
     assert {str(page.relative_to(DOCS)) for page in DOCUMENTS if DOCS in page.parents and page not in reached} == set()
 
@@ -234,7 +238,9 @@ def test_every_page_is_reached_from_the_first():
 
 @pytest.mark.parametrize("name", ["CONTRIBUTING.md", "AGENTS.md"])
 def test_paths_and_functions_named_for_contributors_exist(name):
-    quoted = [one.partition("::") for one in re.findall(r"`([\w./:]+)`", FENCE.sub("", (ROOT / name).read_text()))]
+    quoted = [
+        name_part.partition("::") for name_part in re.findall(r"`([\w./:]+)`", FENCE.sub("", (ROOT / name).read_text()))
+    ]
     paths = {
         path: next((room / path for room in (PACKAGE, ROOT) if (room / path).exists()), None)
         for path, _, _ in quoted

@@ -73,8 +73,8 @@ def section(name: str) -> str:
 def quoted_messages(text: str) -> list[str]:
     """Return the messages that a text quotes: those with blanks in them, which no name of a setting has."""
     lines = (line for line in text.split("\n```") if not line.startswith(("sh\n", "text\n")))
-    found = [one for part in lines for one in QUOTED.findall(part.replace("\n", " "))]
-    return [one for one in found if " " in one and not re.search(r"[=\[]|^(airflow-workflows|GET|POST) ", one)]
+    found = [text for part in lines for text in QUOTED.findall(part.replace("\n", " "))]
+    return [text for text in found if " " in text and not re.search(r"[=\[]|^(airflow-workflows|GET|POST) ", text)]
 
 
 def test_every_error_class_has_a_section_and_vice_versa():
@@ -87,20 +87,20 @@ def test_every_message_that_is_listed_is_one_of_the_code():
     texts = texts_of_the_code()
     messages = quoted_messages(TROUBLES)
 
-    def is_said(message: str) -> bool:
+    def is_quoted(message: str) -> bool:
         parts = [re.escape(part.strip()) for part in message.split("...") if part.strip()]
         pattern = re.compile(".*".join(parts), re.DOTALL)
         return any(pattern.search(text) for text in texts)
 
     assert len(messages) > 40
-    assert [message for message in messages if not is_said(message)] == []
+    assert [message for message in messages if not is_quoted(message)] == []
 
 
 # --- the code of the pages ---
 
 
 def command_of_the_person(page: str) -> tuple[str, dict]:
-    """Return the control route and the body of the first curl of a page, which acts as a person."""
+    """Return the control route and the body of the first curl of a page, which acts as a user."""
     path, body = re.findall(
         r"curl -X POST http://127.0.0.1:8099/_emulator/(\S+).*?-d '(.*?)'", (DOCS / page).read_text(), re.S
     )[0]
@@ -121,14 +121,14 @@ def test_quickstart_runs_with_its_own_commands(emulator, tmp_path, monkeypatch, 
     path, body = command_of_the_person(page)
     ended = threading.Event()
 
-    def act_as_the_person() -> None:
+    def act_as_the_user() -> None:
         while not ended.wait(0.1):
             with contextlib.suppress(RuntimeError):  # until it is the person's turn
                 emulator.control("POST", path, **body)
                 return
 
     with ThreadPoolExecutor() as people:
-        people.submit(act_as_the_person)
+        people.submit(act_as_the_user)
         try:
             run = run_source(dag_id, source, monkeypatch, tmp_path)
         finally:

@@ -55,9 +55,9 @@ def test_every_public_class_is_listed():
     missing = {
         f"{module.__name__}.{name}"
         for module in map(importlib.import_module, modules())
-        for name, one in vars(module).items()
-        if isinstance(one, type) and one.__module__ == module.__name__ and not name.startswith("_")
-        if re.search("(Operator|Sensor|Trigger|Notifier)$", name) and not is_base(one)
+        for name, member in vars(module).items()
+        if isinstance(member, type) and member.__module__ == module.__name__ and not name.startswith("_")
+        if re.search("(Operator|Sensor|Trigger|Notifier)$", name) and not is_base(member)
         if name not in listed
     }
 
@@ -71,7 +71,7 @@ def modules() -> list[str]:
 
 
 def is_base(cls: type) -> bool:
-    """Say whether other public classes derive from one."""
+    """Return whether other public classes derive from one."""
     return any(not sub.__name__.startswith("_") for sub in cls.__subclasses__())
 
 
@@ -106,22 +106,24 @@ def used_as(name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, one in PUBLIC.items() if inspect.isclass(one) and not issubclass(one, Exception)]
+    "name", [name for name, item in PUBLIC.items() if inspect.isclass(item) and not issubclass(item, Exception)]
 )
 def test_every_parameter_is_described_and_marked_if_templated(name):
     cls = PUBLIC[name]
-    ours = [one for one in cls.__mro__ if one.__module__.startswith("airflow_provider_workflows")]
-    docstrings = [inspect.cleandoc(vars(one).get("__doc__") or "") for one in ours]
+    own = [base for base in cls.__mro__ if base.__module__.startswith("airflow_provider_workflows")]
+    docstrings = [inspect.cleandoc(vars(base).get("__doc__") or "") for base in own]
     fields = [field for text in docstrings for field in re.split(r"^(?=:\w)", text, flags=re.MULTILINE)]
     described = {found[1]: field for field in reversed(fields) if (found := re.match(r":param (\w+):", field))}
     parameters = {
         parameter.name
-        for one in ours
-        for parameter in inspect.signature(vars(one).get("__init__", lambda: None)).parameters.values()
+        for base in own
+        for parameter in inspect.signature(vars(base).get("__init__", lambda: None)).parameters.values()
         if parameter.name != "self" and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
     }
 
     assert parameters - set(described) == set()
-    assert {one for one in parameters if name in SECTIONS and f"| `{one}` |" not in SECTIONS[name]} == set()
+    assert {
+        parameter for parameter in parameters if name in SECTIONS and f"| `{parameter}` |" not in SECTIONS[name]
+    } == set()
     templated = parameters & set(getattr(cls, "template_fields", ()))
     assert {field for field in templated if "(templated)" not in described[field]} == set()

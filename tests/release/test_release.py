@@ -47,7 +47,7 @@ def test_a_file_too_few_or_too_many_is_rejected(copied):
         more.writestr("airflow_provider_workflows/notes.txt", "")
 
     assert release.problems(copied) == [
-        "The wheel holds airflow_provider_workflows/notes.txt, which is not in the repository's package.",
+        "The wheel contains airflow_provider_workflows/notes.txt, which is not in the repository's package.",
         "The wheel lacks airflow_provider_workflows/py.typed.",
     ]
 
