@@ -110,12 +110,12 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=1_000_000, help="step rows to generate (default 1,000,000)")
     parser.add_argument("--jsonl", action="store_true", help="as JSON Lines instead of Parquet")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.measure:
-        measure(given.measure)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        measure(arguments.measure)
         return 0
     with tempfile.TemporaryDirectory(prefix="bench-report-") as name:
-        generate(Path(name), given.steps, "jsonl" if given.jsonl else "parquet")
+        generate(Path(name), arguments.steps, "jsonl" if arguments.jsonl else "parquet")
         # A process of its own, so that generating does not count.
         command = [sys.executable, "-m", "benchmarks.cycle_times", "--measure", name]
         done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ})

@@ -1,4 +1,4 @@
-"""How often the forecasts of the cycle-time report hold on histories of the emulator: ``make backtest``."""
+"""How often the forecasts of the cycle-time report are right on histories of the emulator: ``make backtest``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """
 Measure whether waits disturb each other: hung servers, equal waits, a slow list, many scopes.
 
-``benchmarks.waits`` starts it in a process of its own. It is given an order as the file ``sys.argv[1]``, the
+``benchmarks.waits`` starts it in a process of its own. It gets its order as the file ``sys.argv[1]``, the
 :class:`Sizes` and the emulator's URL, and prints what it has measured as a line of JSON.
 """
 
@@ -32,7 +32,7 @@ from airflow_provider_workflows.triggers.procore import (
     ProcoreResponseRequestedWaitTrigger,
 )
 from airflow_provider_workflows.triggers.procore_legacy import ProcoreLegacyInstanceWaitTrigger
-from benchmarks.holder import Polls, own_output
+from benchmarks.triggerer import Polls, own_output
 
 TOOL, PROJECT = "purchase_order_contract", "1001"
 REACHED = "Director Approval"
@@ -104,9 +104,9 @@ class Neighbours:
         self.polls.install()
         polls.MIN_FIRST_DELAY_SECONDS = SHORT_INTERVAL
         for measure in (self.hung_tenants, self.equal_waits, self.many_scopes, self.slow_neighbour):
-            began = time.monotonic()
+            start_time = time.monotonic()
             await measure()
-            print(f"{measure.__name__} took {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
+            print(f"{measure.__name__} took {time.monotonic() - start_time:.1f} s", file=sys.stderr, flush=True)
 
     # --- what is measured ---
 
@@ -116,8 +116,8 @@ class Neighbours:
         ready = _v2_wait(instance_id, item_id, SHORT_INTERVAL)
 
         async def seconds_to_result() -> float:
-            began = time.time()
-            return await _first_event(ready()) - began
+            start_time = time.time()
+            return await _first_event(ready()) - start_time
 
         await seconds_to_result()  # which also imports what is needed
         alone = [await seconds_to_result() for _ in range(3)]
@@ -130,7 +130,7 @@ class Neighbours:
                     _v2_wait("1", "1", SHORT_INTERVAL, procore_conn_id=conn_id, tool_subtype=str(scope))
                     for scope in range(SCOPES_OF_A_TENANT)
                 ]
-            async with _held(*(wait() for wait in waits)) as tasks:
+            async with _running(*(wait() for wait in waits)) as tasks:
                 await _until(lambda: server.hanging >= self.sizes.tenants, tasks)
                 beside = [await seconds_to_result() for _ in range(self.sizes.results)]
         later = max(beside) - statistics.median(alone)
@@ -148,7 +148,7 @@ class Neighbours:
             ProcoreResponseRequestedWaitTrigger(**common, **query, poll_interval=SHORT_INTERVAL) for _ in range(count)
         ]
         cycles = 3
-        async with _held(*waits) as tasks:
+        async with _running(*waits) as tasks:
             await self._polls("procore", 1, tasks)  # which reads them all
             before = await self._served()
             await self._polls("procore", cycles, tasks)
@@ -182,14 +182,14 @@ class Neighbours:
         try:
             before, sent = await self._served(), self.polls.requests
             scopes = (_v2_wait(*ids, interval, tool_subtype=str(number)) for number, ids in enumerate(started))
-            async with _held(*(wait() for wait in scopes)) as tasks:
+            async with _running(*(wait() for wait in scopes)) as tasks:
                 await self._polls("procore", 2 * count, tasks)
                 counted, served = self.polls.requests - sent, (await self._served() - before).total()
         finally:
             hooks.find_connection = look_up
             transport._PlainConnection.connect = connect  # type: ignore[method-assign]
         if abs(counted - served) > 2:  # requests that were under way
-            raise SystemExit(f"{count} scopes: {counted} requests were counted by us, {served} by the emulator")
+            raise SystemExit(f"{count} scopes: {counted} requests were counted here, {served} by the emulator")
         self.figures.append((f"{count} scopes on one connection: look-ups of the connection", len(look_ups), 1))
         self.figures.append((f"{count} scopes on one connection: sockets opened", len(sockets), 4))
 
@@ -202,13 +202,13 @@ class Neighbours:
         waits: list[WaitTrigger] = [_legacy_wait(legacy[number], sizes.interval) for number in range(pages + 1)]
         waits += [_v2_wait(*ids, sizes.interval)() for ids in started]
         delays: list[float] = []
-        async with _held(*waits) as tasks:
+        async with _running(*waits) as tasks:
             await self._polls("procore", 2, tasks)
             before = await self._served()
-            began = time.monotonic()
+            start_time = time.monotonic()
             decided: dict[int, float] = {}
             for turn in range(sizes.decisions):  # over two intervals, so that each part of one has some
-                await asyncio.sleep(began + turn * 2 * sizes.interval / sizes.decisions - time.monotonic())
+                await asyncio.sleep(start_time + turn * 2 * sizes.interval / sizes.decisions - time.monotonic())
                 number = turn * sizes.items // sizes.decisions
                 decided[number] = time.time()
                 await self._approve(started[number][0])
@@ -261,16 +261,16 @@ def _v2_wait(instance_id: str, item_id: str, interval: float, **other: Any) -> C
     """Return what makes the trigger; a trigger waits only once."""
     place = {"procore_conn_id": "procore_default", "company_id": None, "project_id": PROJECT, "tool_type": TOOL}
     named = {"instance_id": instance_id, "item_id": item_id, "step_reached": [REACHED]}
-    given: dict[str, Any] = {**place, **named, "poll_interval": interval, "deadline": None, **other}
-    return lambda: ProcoreInstanceWaitTrigger(**given)
+    arguments: dict[str, Any] = {**place, **named, "poll_interval": interval, "deadline": None, **other}
+    return lambda: ProcoreInstanceWaitTrigger(**arguments)
 
 
 def _legacy_wait(instance_id: str, interval: float) -> WaitTrigger:
     place = {"procore_conn_id": "procore_default", "company_id": None, "project_id": PROJECT}
-    wanted = {"until": ["PO Approved"], "fail_on": [], "skip_on": []}
+    states = {"until": ["PO Approved"], "fail_on": [], "skip_on": []}
     other = dict.fromkeys(("object_type", "object_id", "after", "activity", "role", "deadline"))
-    given: dict[str, Any] = {**place, **wanted, **other, "instance_id": instance_id, "poll_interval": interval}
-    return ProcoreLegacyInstanceWaitTrigger(**given)
+    arguments: dict[str, Any] = {**place, **states, **other, "instance_id": instance_id, "poll_interval": interval}
+    return ProcoreLegacyInstanceWaitTrigger(**arguments)
 
 
 async def _first_event(trigger: WaitTrigger) -> float:
@@ -284,7 +284,7 @@ async def _first_event(trigger: WaitTrigger) -> float:
 
 
 @contextlib.asynccontextmanager
-async def _held(*triggers: WaitTrigger) -> AsyncIterator[list[asyncio.Task[float]]]:
+async def _running(*triggers: WaitTrigger) -> AsyncIterator[list[asyncio.Task[float]]]:
     """Run triggers meanwhile."""
     tasks = [asyncio.create_task(_first_event(trigger)) for trigger in triggers]
     try:

@@ -29,46 +29,46 @@ BUSY = 0.25  # cores; with more than that in use elsewhere a measurement was dis
 
 Row = dict[str, Any]
 COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
-    ("waits", lambda one: f"{one['waits']:,}"),
-    ("by", lambda one: LABELS[one["kind"]]),
-    ("every", lambda one: f"{one['interval']:g} s"),
-    ("requests per poll", lambda one: f"{one['requests_per_poll']:,.0f}"),
-    ("CPU per poll", lambda one: f"{one['cpu_per_poll']:.3f} s"),
-    ("of a core", lambda one: f"{one['core_share']:.1%}"),
-    ("at 60 s (computed)", lambda one: f"{one['core_share_60']:.2%}"),
-    ("memory", lambda one: f"{one['memory']:.0f} MiB"),
-    ("per wait", lambda one: f"{one['memory_per_wait_kib']:.1f} KiB"),
-    ("longest stall", lambda one: f"{one['longest_stall'] * 1000:.0f} ms"),
-    ("longest full collection of garbage", lambda one: f"{one['longest_collection'] * 1000:.0f} ms"),
-    ("delay p50", lambda one: f"{one['delay_p50']:.1f} s"),
-    ("delay p99", lambda one: f"{one['delay_p99']:.1f} s"),
+    ("waits", lambda row: f"{row['waits']:,}"),
+    ("by", lambda row: LABELS[row["kind"]]),
+    ("every", lambda row: f"{row['interval']:g} s"),
+    ("requests per poll", lambda row: f"{row['requests_per_poll']:,.0f}"),
+    ("CPU per poll", lambda row: f"{row['cpu_per_poll']:.3f} s"),
+    ("of a core", lambda row: f"{row['core_share']:.1%}"),
+    ("at 60 s (computed)", lambda row: f"{row['core_share_60']:.2%}"),
+    ("memory", lambda row: f"{row['memory']:.0f} MiB"),
+    ("per wait", lambda row: f"{row['memory_per_wait_kib']:.1f} KiB"),
+    ("longest stall", lambda row: f"{row['longest_stall'] * 1000:.0f} ms"),
+    ("longest full collection of garbage", lambda row: f"{row['longest_collection'] * 1000:.0f} ms"),
+    ("delay p50", lambda row: f"{row['delay_p50']:.1f} s"),
+    ("delay p99", lambda row: f"{row['delay_p99']:.1f} s"),
 )
 DECIDED_BY = ("waits", "by", "every", "requests per poll", "of a core", "memory", "delay p50", "delay p99")
 
 
-def line(one: Row) -> str:
+def line(row: Row) -> str:
     """Return one measurement as a line."""
-    reported = ", ".join(f"{name} {show(one)}" for name, show in COLUMNS[2:])
-    return f"{one['waits']:>6,} waits by {LABELS[one['kind']]}: {reported} ({_others(one)})"
+    reported = ", ".join(f"{name} {show(row)}" for name, show in COLUMNS[2:])
+    return f"{row['waits']:>6,} waits by {LABELS[row['kind']]}: {reported} ({_others(row)})"
 
 
-def _others(one: Row) -> str:
-    return f"other programs: {one['others']:.2f} cores; idle, it stalled {one['idle_stall'] * 1000:.0f} ms"
+def _others(row: Row) -> str:
+    return f"other programs: {row['others']:.2f} cores; idle, it stalled {row['idle_stall'] * 1000:.0f} ms"
 
 
 def text(results: dict[str, Any]) -> str:
     """Return everything as plain text."""
     widths = [
-        max(len(name), *(len(show(one)) for one in results["measured"])) if results["measured"] else len(name)
+        max(len(name), *(len(show(row)) for row in results["measured"])) if results["measured"] else len(name)
         for name, show in COLUMNS
     ]
-    rows = [[name for name, _ in COLUMNS]] + [[show(one) for _, show in COLUMNS] for one in results["measured"]]
+    rows = [[name for name, _ in COLUMNS]] + [[show(row) for _, show in COLUMNS] for row in results["measured"]]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     lines += ["", *(f"{LABELS[kind]}: {number:,} waits fit" for kind, number in fitting(results))]
     lines += [f"({FITTING})", ""]
     for target in all_targets(results):
-        word = "met   " if target["met"] else "MISSED"
-        lines.append(f"{word} {target['name']}: {target['value']:g} (at most {target['limit']:g})")
+        mark = "met   " if target["met"] else "MISSED"
+        lines.append(f"{mark} {target['name']}: {target['value']:g} (at most {target['limit']:g})")
     lines += ["", disturbance(results), where(results), f"It took {results['seconds']} s."]
     return "\n".join(lines)
 
@@ -77,11 +77,11 @@ FITTING = "into 600 requests an hour with a poll every 5 minutes; computed from 
 
 
 def fitting(results: dict[str, Any]) -> Iterable[tuple[str, int]]:
-    """Say of each kind how many waits fit into 600 requests an hour with 12 polls."""
+    """Return for each kind how many waits fit into 600 requests an hour with 12 polls."""
     for kind in LABELS:
-        measured = [one for one in results["measured"] if one["kind"] == kind]
+        measured = [row for row in results["measured"] if row["kind"] == kind]
         if measured:
-            most = max(measured, key=lambda one: one["waits"])
+            most = max(measured, key=lambda row: row["waits"])
             # A stock trigger makes a request at each poll; what is missing to that in an interval, it was late.
             requests = max(most["requests_per_poll"], most["waits"] if kind.startswith("http_") else 0)
             if requests:  # none on a machine too busy to poll in the time that was measured
@@ -95,7 +95,7 @@ def all_targets(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def where(results: dict[str, Any]) -> str:
-    """Say on what it was measured, and when."""
+    """Describe on what it was measured, and when."""
     machine = results["machine"]
     stock = f", apache-airflow-providers-http {machine['http_provider']}" if machine["http_provider"] else ""
     return (
@@ -105,9 +105,9 @@ def where(results: dict[str, Any]) -> str:
 
 
 def disturbance(results: dict[str, Any]) -> str:
-    """Say whether other programs were busy."""
-    most = max((one["others"] for one in results["measured"]), default=0.0)
-    idle = max((one["idle_stall"] for one in results["measured"]), default=0.0)
+    """Describe whether other programs were busy."""
+    most = max((row["others"] for row in results["measured"]), default=0.0)
+    idle = max((row["idle_stall"] for row in results["measured"]), default=0.0)
     reported = (
         f"Meanwhile other programs kept at most {most:.2f} cores busy, and a program that only slept woke up at most "
         f"{idle * 1000:.0f} ms late"
@@ -129,7 +129,7 @@ def tables(results: dict[str, Any]) -> str:
     """Return what a user decides by, as Markdown."""
     columns = [(name, show) for name, show in COLUMNS if name in DECIDED_BY]
     lines = [f"{where(results)} {disturbance(results)}", ""]
-    lines += _table([name for name, _ in columns], ([show(one) for _, show in columns] for one in results["measured"]))
+    lines += _table([name for name, _ in columns], ([show(row) for _, show in columns] for row in results["measured"]))
     lines += ["", "![What waiting costs, by the number of waits](img/waits.svg)", ""]
     lines += [f"So many waits fit {FITTING}:", ""]
     lines += _table(["by", "waits"], ([LABELS[kind], f"{number:,}"] for kind, number in fitting(results)))
@@ -165,7 +165,7 @@ def chart(results: dict[str, Any]) -> str:
         f"<style>{STYLE}</style>",
         f'<rect width="{width}" height="{height}" fill="#fff"/>',
     ]
-    kinds = [kind for kind in LABELS if any(one["kind"] == kind for one in results["measured"])]
+    kinds = [kind for kind in LABELS if any(row["kind"] == kind for row in results["measured"])]
     x = LEFT
     for kind in kinds:
         parts.append(f'<circle cx="{x}" cy="17" r="5" fill="{COLOURS[kind]}"/>')
@@ -178,10 +178,10 @@ def chart(results: dict[str, Any]) -> str:
 
 
 def _panel(measured: Sequence[Row], kinds: Sequence[str], title: str, what: str, factor: float, unit: str) -> str:
-    values = [max(1e-6, one[what] * factor) for one in measured]
+    values = [max(1e-6, row[what] * factor) for row in measured]
     lowest, highest = (math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))))
     highest = max(highest, lowest + 1)
-    sizes = sorted({one["waits"] for one in measured})
+    sizes = sorted({row["waits"] for row in measured})
     first, last = math.log10(sizes[0]), math.log10(sizes[-1])
     inner, tall = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
@@ -204,9 +204,9 @@ def _panel(measured: Sequence[Row], kinds: Sequence[str], title: str, what: str,
     parts.append(f'<path class="axis" fill="none" d="M{LEFT} {TOP}V{TOP + tall}H{LEFT + inner}"/>')
     for kind in kinds:
         points = [
-            f"{across(one['waits']):.1f},{up(one[what] * factor):.1f}"
-            for one in sorted(measured, key=lambda one: int(one["waits"]))
-            if one["kind"] == kind
+            f"{across(row['waits']):.1f},{up(row[what] * factor):.1f}"
+            for row in sorted(measured, key=lambda row: int(row["waits"]))
+            if row["kind"] == kind
         ]
         dash = ' stroke-dasharray="6 4"' if kind == "http_event" else ""  # it may lie upon another
         parts.append(

@@ -1,5 +1,5 @@
 """
-A process that holds triggers as a triggerer does, and says what that costs; started by ``benchmarks.waits``.
+A process that runs triggers as a triggerer does, and says what that costs; started by ``benchmarks.waits``.
 
 It reads an order from the file ``sys.argv[1]``, reports its progress in lines of JSON, and continues at a line of its
 standard input.
@@ -22,14 +22,14 @@ from typing import IO, Any
 
 TICK = 0.01  # seconds
 BATCH = 50  # triggers that a triggerer takes up at once
-BATCH_PAUSE = 0.8  # seconds between two batches, as seen on a triggerer of Airflow 3.3
+BATCH_SECONDS = 0.8  # seconds between two batches, as seen on a triggerer of Airflow 3.3
 MAX_WAIT_SECONDS = 180.0  # seconds, for a poll
-LONGEST_LOADING = 10.0  # seconds, of triggers whose polls are shared
+MAX_LOADING_SECONDS = 10.0  # seconds, of triggers whose polls are shared
 
 
 class Ticker:
     """
-    Sleep, and measure by how much it wakes up late: for so long the event loop has stood still.
+    Sleep, and measure by how much the sleep ends late: for so long the event loop was blocked.
 
     Full garbage collections are measured separately. They take about a tenth of a second in any triggerer, and it is
     random in which measurement one of them comes.
@@ -63,9 +63,9 @@ class Ticker:
 
     async def _tick(self) -> None:
         while True:
-            began, collecting = time.perf_counter(), self._collecting
+            start_time, collecting = time.perf_counter(), self._collecting
             await asyncio.sleep(TICK)
-            late = time.perf_counter() - began - TICK - (self._collecting - collecting)
+            late = time.perf_counter() - start_time - TICK - (self._collecting - collecting)
             self.longest = max(self.longest, late)
 
 
@@ -97,7 +97,7 @@ class Polls:
         await asyncio.wait_for(self._next.wait(), MAX_WAIT_SECONDS)
 
 
-class Holder:
+class Triggerer:
     """
     Runs triggers side by side in one event loop.
 
@@ -113,7 +113,7 @@ class Holder:
         self._tasks: list[asyncio.Task[None]] = []
         self.polls = Polls()
         self._awaited: set[str] | None = None  # the triggers whose events are to come
-        self._all_told = asyncio.Event()
+        self._all_emitted = asyncio.Event()
         self._channel = own_output()
 
     async def run(self) -> None:
@@ -127,28 +127,28 @@ class Holder:
         at_rest = _status("VmRSS")
 
         ticker.start()
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         await self._load(trigger)
-        loading, loading_stall = time.perf_counter() - began, ticker.stop()
+        loading, loading_stall = time.perf_counter() - start_time, ticker.stop()
         await (self._first_polls() if order["shared"] else asyncio.sleep(0))
-        await self._say(loop, loaded=loading)
+        await self._send(loop, loaded=loading)
 
-        began, cpu, sent = time.perf_counter(), time.process_time(), self.polls.requests
+        start_time, cpu, sent = time.perf_counter(), time.process_time(), self.polls.requests
         if order["shared"]:
             for _ in range(order["polls"]):
                 await self.polls.next()
         else:
             await asyncio.sleep(order["interval"] * order["polls"])
-        elapsed, cpu, sent = time.perf_counter() - began, time.process_time() - cpu, self.polls.requests - sent
+        elapsed, cpu, sent = time.perf_counter() - start_time, time.process_time() - cpu, self.polls.requests - sent
         quiet_memory = _status("VmRSS")
-        await self._say(loop, seconds=elapsed, cpu=cpu, sent=sent)
+        await self._send(loop, seconds=elapsed, cpu=cpu, sent=sent)
 
         ticker.start()
-        self._awaited = set(await self._say(loop, changing=True))
-        self._told()
+        self._awaited = set(await self._send(loop, changing=True))
+        self._count_event()
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._all_told.wait(), order["interval"] * 3 + 15)
-        await self._say(
+            await asyncio.wait_for(self._all_emitted.wait(), order["interval"] * 3 + 15)
+        await self._send(
             loop,
             stall=ticker.stop(),
             loading_stall=loading_stall,
@@ -170,28 +170,28 @@ class Holder:
         order = self.order
         names = list(order["kwargs"])
         batches = math.ceil(len(names) / BATCH)
-        longest = min(order["interval"], LONGEST_LOADING) if order["shared"] else order["interval"]
-        pause = min(BATCH_PAUSE, longest / batches)
+        longest = min(order["interval"], MAX_LOADING_SECONDS) if order["shared"] else order["interval"]
+        gap = min(BATCH_SECONDS, longest / batches)
         for number in range(batches):
-            due = time.monotonic() + pause
-            for one in names[number * BATCH : (number + 1) * BATCH]:
-                held = trigger(**order["common"], **order["kwargs"][one])
-                self._tasks.append(asyncio.create_task(self._hold(one, held)))
+            due = time.monotonic() + gap
+            for name in names[number * BATCH : (number + 1) * BATCH]:
+                built = trigger(**order["common"], **order["kwargs"][name])
+                self._tasks.append(asyncio.create_task(self._wait(name, built)))
             await asyncio.sleep(max(0.0, due - time.monotonic()))
         if not order["shared"]:  # until the first of them poll again
-            await asyncio.sleep(max(0.0, order["interval"] - pause * batches))
+            await asyncio.sleep(max(0.0, order["interval"] - gap * batches))
 
-    async def _hold(self, name: str, trigger: Any) -> None:
+    async def _wait(self, name: str, trigger: Any) -> None:
         try:
             async for event in trigger.run():
                 now = time.time()
                 if not self.order["watches"]:
                     self.events[name] = now
-                    self._told()
+                    self._count_event()
                     break
                 for fact in event.payload["events"]:
                     self.events.setdefault(fact["instance_id"], now)
-                self._told()
+                self._count_event()
             else:
                 self.failures.append(f"{name} ended without an event")
         except Exception as error:
@@ -200,9 +200,9 @@ class Holder:
             with contextlib.suppress(Exception):
                 await trigger.cleanup()
 
-    def _told(self) -> None:
+    def _count_event(self) -> None:
         if self._awaited is not None and self._awaited <= self.events.keys():
-            self._all_told.set()
+            self._all_emitted.set()
 
     async def _first_polls(self) -> None:
         """Wait for a poll that reads for all; the one that runs while they are loaded may not."""
@@ -219,7 +219,7 @@ class Holder:
 
         poll.MIN_FIRST_DELAY_SECONDS = self.order.get("first_delay", poll.MIN_FIRST_DELAY_SECONDS)
 
-    async def _say(self, loop: asyncio.AbstractEventLoop, **what: Any) -> Any:
+    async def _send(self, loop: asyncio.AbstractEventLoop, **what: Any) -> Any:
         print(json.dumps(what), file=self._channel, flush=True)
         return json.loads(await loop.run_in_executor(None, sys.stdin.readline) or "null")
 
@@ -244,7 +244,7 @@ def _forget_peak() -> None:
 
 
 def main() -> None:
-    asyncio.run(Holder(json.loads(Path(sys.argv[1]).read_text())).run())
+    asyncio.run(Triggerer(json.loads(Path(sys.argv[1]).read_text())).run())
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 What it costs to wait: this provider and Airflow's own HTTP triggers side by side, on one machine, in one run.
 
 ``python -m benchmarks.waits`` prints a table and the targets, and ends with 1 where a target was missed. Each
-measurement has a fresh process that holds the triggers in one event loop, as a triggerer does; the emulator runs in
+measurement has a fresh process that runs the triggers in one event loop, as a triggerer does; the emulator runs in
 a process of its own, whose work is not counted.
 """
 
@@ -51,7 +51,7 @@ class Plan:
     waits: int
     interval: float
     polls: int  # over which requests and CPU are measured
-    first_delay: float | None = None  # of our polls, where it is not to be the usual one
+    first_delay: float | None = None  # of this provider's polls, where it is not to be the usual one
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
         plans = [plan for plan in plans if plan.kind not in STOCK]
         if left_out:
             print("apache-airflow-providers-http is not installed, so its triggers are not measured: make bench")
-    began = time.monotonic()
+    start_time = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bench-") as home:
         measured = []
         for plan in plans:
@@ -107,10 +107,10 @@ def main(arguments: list[str] | None = None) -> int:
         emulator = None if options.quick or options.waits else emulator_memory(Path(home))
     results: dict[str, Any] = {
         "machine": machine(),
-        "measured": [asdict(one) for one in measured],
+        "measured": [asdict(row) for row in measured],
         "neighbours": side_by_side,
         "emulator_memory": emulator,
-        "seconds": round(time.monotonic() - began),
+        "seconds": round(time.monotonic() - start_time),
     }
     results["targets"] = targets(results)
     print("\n" + report.text(results))
@@ -147,20 +147,20 @@ def _plans(options: argparse.Namespace) -> list[Plan]:
 
 
 def measure(plan: Plan, home: Path) -> Measured:
-    """Hold so many triggers in a new process, and see what that takes."""
+    """Run a number of triggers in a new process, and measure what that takes."""
     with emulated() as (emulator, emulator_pid):
         order, changes = orders(plan, emulator)
         order["kwargs"] = _shuffled(order["kwargs"])
-        with holding(order, emulator, home) as holder:
-            holder.hear()
-            others = Others(holder.pid, emulator_pid)
+        with trigger_process(order, emulator, home) as process:
+            process.hear()
+            others = Others(process.pid, emulator_pid)
             before = emulator.control("GET", "counts")["served"]
-            window = holder.respond()
+            window = process.respond()
             served = emulator.control("GET", "counts")["served"] - before
-            holder.respond()
+            process.respond()
             with idling() as idle:
                 changed = change(emulator, plan, changes)
-                reported = holder.respond(list(changed))
+                reported = process.respond(list(changed))
             ended, disturbance = time.time(), others.cores()
         missing = [name for name in changed if name not in reported["events"]]
         if reported["failed"] or (missing and plan.kind not in STOCK):
@@ -173,7 +173,7 @@ def measure(plan: Plan, home: Path) -> Measured:
     sent = window["sent"] if plan.kind not in STOCK else served
     intervals = window["seconds"] / plan.interval if plan.kind in STOCK else plan.polls
     if plan.kind not in STOCK and sent != served:
-        raise SystemExit(f"{plan}: {sent} requests were counted by us, {served} by the emulator")
+        raise SystemExit(f"{plan}: {sent} requests were counted here, {served} by the emulator")
     # What has not come by the end counts as if it had come then.
     delays = sorted(reported["events"].get(name, ended) - at for name, at in changed.items())
     cpu = window["cpu"] / intervals
@@ -205,15 +205,15 @@ def measure_neighbours(sizes: neighbours.Sizes, home: Path) -> dict[str, Any]:
     """See in a new process whether waits disturb each other; return the targets, the day, and how busy others were."""
     with emulated() as (emulator, emulator_pid):
         order = {"url": emulator.url, "sizes": asdict(sizes)}
-        with holding(order, emulator, home, "benchmarks.neighbours") as holder:
-            others = Others(holder.pid, emulator_pid)
-            figures = holder.hear()["figures"]
+        with trigger_process(order, emulator, home, "benchmarks.neighbours") as process:
+            others = Others(process.pid, emulator_pid)
+            figures = process.hear()["figures"]
             disturbance = round(others.cores(), 2)
     return {"date": _today(), "others": disturbance, "targets": [_target(*figure) for figure in figures]}
 
 
 def orders(plan: Plan, emulator: Emulator) -> tuple[dict[str, Any], list[str]]:
-    """Start what is waited for; return what the holder is to hold, and what can be changed, by the triggers' names."""
+    """Start the instances to wait for; return the order of the process, and what can be changed, by trigger names."""
     kind, many = plan.kind, plan.waits
     order: dict[str, Any] = {
         "interval": plan.interval,
@@ -252,7 +252,7 @@ def orders(plan: Plan, emulator: Emulator) -> tuple[dict[str, Any], list[str]]:
         order["kwargs"] = {"all of them": {}}
         return order, names
     order["classpath"] = "airflow_provider_workflows.triggers.procore.ProcoreInstanceWaitTrigger"
-    order["common"] = _ours(plan) | {
+    order["common"] = _own(plan) | {
         "project_id": PROJECT,
         "tool_type": TOOL,
         "until": ["completed", "terminated"],
@@ -265,7 +265,7 @@ def orders(plan: Plan, emulator: Emulator) -> tuple[dict[str, Any], list[str]]:
     return order, names
 
 
-def _ours(plan: Plan) -> dict[str, Any]:
+def _own(plan: Plan) -> dict[str, Any]:
     return {
         "procore_conn_id": "procore_default",
         "company_id": None,
@@ -280,7 +280,7 @@ def _legacy_orders(order: dict[str, Any], plan: Plan, emulator: Emulator) -> tup
     started = emulator.control("POST", "procore/legacy/instances/many", count=plan.waits, workflow=LEGACY_WORKFLOW)
     marks = _legacy_marks(emulator)
     order["classpath"] = "airflow_provider_workflows.triggers.procore_legacy.ProcoreLegacyInstanceWaitTrigger"
-    order["common"] = _ours(plan) | {
+    order["common"] = _own(plan) | {
         "project_id": PROJECT,
         "object_type": None,
         "object_id": None,
@@ -322,14 +322,14 @@ def start(emulator: Emulator, number: int) -> dict[str, list[str]]:
 def change(emulator: Emulator, plan: Plan, names: list[str]) -> dict[str, float]:
     """Change some of what is waited for, spread over an interval; return when, as unix times."""
     some = min(CHANGED, len(names))
-    # Of the first ones for the sensor, whose instances begin in this order; else from all over.
+    # Of the first ones for the sensor, whose instances start in this order; else from all over.
     chosen = names[:some] if plan.kind == "http_sensor" else names[:: max(1, len(names) // some)][:some]
     size = max(1, some // GROUPS)
-    groups = [chosen[begin : begin + size] for begin in range(0, some, size)]
-    began = time.monotonic()
+    groups = [chosen[first : first + size] for first in range(0, some, size)]
+    start_time = time.monotonic()
     changed: dict[str, float] = {}
     for number, group in enumerate(groups):
-        time.sleep(max(0.0, began + number * plan.interval / len(groups) - time.monotonic()))
+        time.sleep(max(0.0, start_time + number * plan.interval / len(groups) - time.monotonic()))
         changed |= dict.fromkeys(group, time.time())
         if plan.kind == "http_sensor":
             if start(emulator, len(group))["ids"] != group:
@@ -379,12 +379,12 @@ class Others:
 
     def __init__(self, *pids: int):
         self._pids = (*pids, os.getpid())
-        self._began = time.monotonic()
+        self._start_time = time.monotonic()
         self._before = self._busy()
 
     def cores(self) -> float:
-        """Return how many cores they have kept busy since the start."""
-        return max(0.0, self._busy() - self._before) / (time.monotonic() - self._began)
+        """Return how many cores they have used since the start."""
+        return max(0.0, self._busy() - self._before) / (time.monotonic() - self._start_time)
 
     def _busy(self) -> float:
         user, nice, system, _idle, _wait, *interrupts = map(
@@ -399,14 +399,14 @@ class Others:
 
 @contextlib.contextmanager
 def idling() -> Iterator[list[float]]:
-    """Yield by how much a sleeping thread of this process, which hardly works, wakes up late."""
+    """Yield by how much a sleeping thread of this process, which hardly works, ends its sleep late."""
     late, ended = [0.0], threading.Event()
 
     def sleep() -> None:
         while not ended.is_set():
-            began = time.perf_counter()
+            start_time = time.perf_counter()
             time.sleep(0.01)
-            late.append(time.perf_counter() - began - 0.01)
+            late.append(time.perf_counter() - start_time - 0.01)
 
     thread = threading.Thread(target=sleep, daemon=True)
     thread.start()
@@ -417,8 +417,8 @@ def idling() -> Iterator[list[float]]:
         thread.join()
 
 
-class Held:
-    """Talks to the process that holds triggers."""
+class TriggerProcess:
+    """Talks to the process that runs triggers."""
 
     def __init__(self, process: subprocess.Popen[str], errors: Path):
         self.pid = process.pid
@@ -431,7 +431,7 @@ class Held:
         if line := self._process.stdout.readline():
             reported: dict[str, Any] = json.loads(line)
             return reported
-        raise SystemExit("The process that holds the triggers has died:\n" + self._errors.read_text()[-3000:])
+        raise SystemExit("The process that runs the triggers has died:\n" + self._errors.read_text()[-3000:])
 
     def respond(self, response: Any = None) -> dict[str, Any]:
         """Let it go on, and wait for what it says next."""
@@ -442,10 +442,10 @@ class Held:
 
 
 @contextlib.contextmanager
-def holding(
-    order: dict[str, Any], emulator: Emulator, home: Path, program: str = "benchmarks.holder"
-) -> Iterator[Held]:
-    """Run a process that holds triggers."""
+def trigger_process(
+    order: dict[str, Any], emulator: Emulator, home: Path, program: str = "benchmarks.triggerer"
+) -> Iterator[TriggerProcess]:
+    """Run a process that runs triggers."""
     (home / "order.json").write_text(json.dumps(order))
     procore = emulator.connection("procore")
     environment = {
@@ -459,7 +459,7 @@ def holding(
         ),
     }
     command = [sys.executable, "-m", program, str(home / "order.json")]
-    errors = home / "holder.log"
+    errors = home / "triggerer.log"
     with (
         errors.open("w") as log,
         subprocess.Popen(
@@ -473,7 +473,7 @@ def holding(
         ) as process,
     ):
         try:
-            yield Held(process, errors)
+            yield TriggerProcess(process, errors)
         finally:
             process.kill()
 
@@ -496,7 +496,7 @@ def emulator_memory(home: Path) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """Say where this ran."""
+    """Describe where this ran."""
     versions = {name: _version(f"apache-airflow{name}") for name in ("", "-providers-http")}
     return {
         "date": _today(),
@@ -522,8 +522,8 @@ def _version(distribution: str) -> str | None:
 
 
 def targets(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """Say which targets were met, of those that this run can measure."""
-    by = {(one["kind"], one["waits"]): one for one in results["measured"]}
+    """Return which targets were met, of those that this run can measure."""
+    by = {(row["kind"], row["waits"]): row for row in results["measured"]}
     found: list[dict[str, Any]] = []
 
     def check(name: str, value: float, limit: float) -> None:
@@ -531,15 +531,15 @@ def targets(results: dict[str, Any]) -> list[dict[str, Any]]:
 
     for kind in ("v2", "legacy"):
         label = report.LABELS[kind]
-        ours = by.get((kind, 1_000))
+        own = by.get((kind, 1_000))
         for stock in STOCK:
             theirs = by.get((stock, 1_000))
-            if ours is None or theirs is None:
+            if own is None or theirs is None:
                 continue
             for what, name, part in (("requests_per_poll", "requests", 50), ("cpu_per_poll", "CPU", 10)):
                 check(
                     f"{label}: {name} at 1,000 waits, as a part of {report.LABELS[stock]}",
-                    ours[what] / theirs[what],
+                    own[what] / theirs[what],
                     1 / part,
                 )
         for waits in (1_000, 10_000):
@@ -551,10 +551,10 @@ def targets(results: dict[str, Any]) -> list[dict[str, Any]]:
             check(f"{label}: share of a core at 10,000 waits and 60 s", large["core_share_60"], 0.15)
     if v2 := by.get(("v2", 1_000)):
         check("Requests an hour of 2,500 v2 waits at 5 minutes", v2["requests_per_poll"] / 1_000 * 2_500 * 12, 600)
-    for (kind, waits), one in by.items():
+    for (kind, waits), row in by.items():
         if kind not in STOCK:
             name = f"{report.LABELS[kind]}: delay p99 at {waits:,} waits, beyond the interval"
-            check(name, one["delay_p99"] - one["interval"], 1.0)
+            check(name, row["delay_p99"] - row["interval"], 1.0)
     if results["emulator_memory"] is not None:
         check("MiB of the emulator with 100,000 instances of each API", results["emulator_memory"], 400)
     return found

@@ -15,17 +15,17 @@ HAS_STOCK = importlib.util.find_spec("airflow.providers.http") is not None
 
 def measured(path, *kinds):
     waits.main([*SMALL, "--kinds", *kinds, "--json", str(path)])
-    return {one["kind"]: one for one in json.loads(path.read_text())["measured"]}
+    return {row["kind"]: row for row in json.loads(path.read_text())["measured"]}
 
 
 @pytest.mark.slow
 def test_benchmark_measures_waits_of_both_procore_apis(tmp_path, capsys):
     found = measured(tmp_path / "results.json", "v2", "legacy")
 
-    assert {kind: one["requests_per_poll"] for kind, one in found.items()} == {"v2": 1, "legacy": 1}
-    assert all(one["changed"] == 20 for one in found.values())
-    assert all(0 < one["cpu_per_poll"] < 1 for one in found.values())
-    assert all(0 < one["delay_p50"] <= one["delay_p99"] for one in found.values())
+    assert {kind: row["requests_per_poll"] for kind, row in found.items()} == {"v2": 1, "legacy": 1}
+    assert all(row["changed"] == 20 for row in found.values())
+    assert all(0 < row["cpu_per_poll"] < 1 for row in found.values())
+    assert all(0 < row["delay_p50"] <= row["delay_p99"] for row in found.values())
     assert "20 waits by Legacy" in capsys.readouterr().out
 
 
@@ -72,10 +72,10 @@ def result(kind, waits, **figures):
 
 def test_benchmark_names_the_targets_that_are_missed():
     stock = result("http_sensor", 1_000, cpu_per_poll=1.0, longest_stall=0.1)
-    ours = result("v2", 1_000, requests_per_poll=20.0, cpu_per_poll=0.2)
+    own = result("v2", 1_000, requests_per_poll=20.0, cpu_per_poll=0.2)
     large = result("legacy", 10_000, memory=251.0, delay_p99=11.5, longest_stall=0.051)
 
-    found = waits.targets({"measured": [ours, large, stock], "emulator_memory": 399.0})
+    found = waits.targets({"measured": [own, large, stock], "emulator_memory": 399.0})
 
     assert {target["name"]: target["value"] for target in found if not target["met"]} == {
         "Workflows v2: CPU at 1,000 waits, as a part of HttpSensorTrigger": 0.2,
@@ -100,6 +100,6 @@ def test_targets_beside_others_are_shown_and_count():
 
 
 def test_chart_is_drawn_of_any_measures():
-    one = result("v2", 1_000)
-    assert "Workflows v2" in report.chart({"measured": [one]})
-    assert "<polyline" in report.chart({"measured": [one, result("legacy", 100)]})
+    row = result("v2", 1_000)
+    assert "Workflows v2" in report.chart({"measured": [row]})
+    assert "<polyline" in report.chart({"measured": [row, result("legacy", 100)]})
