@@ -19,7 +19,7 @@ from airflow_provider_workflows.hooks.procore import ProcoreHook
 from tests.robustness.hostile.calls import CALLS, TOOL
 from tests.robustness.hostile.replay import Exchange, recorded
 
-READY = "ready-token-of-ours-4711"
+READY = "ready-token-4711"
 EXTRA: dict[str, dict[str, Any]] = {
     "procore": {"environment": "custom", "company_id": "4264807", "project_id": "1001"},
     "workflowsoft": {"allow_consume": True, "new_integrations": "consumed_on_read"},  # so a poll may not go twice

@@ -244,10 +244,10 @@ def test_a_rejection_without_fields_writes_nothing(emulator, store):
     assert [request["body"] for request in writes(emulator)] == [{"Action": "Complete", "CustomAction": "Reject"}]
 
 
-@pytest.mark.parametrize("way_out", ["", " ", None])
-def test_rejection_without_an_action_is_named_before_writing(emulator, instance_id, store, way_out):
+@pytest.mark.parametrize("custom_action", ["", " ", None])
+def test_rejection_without_an_action_is_named_before_writing(emulator, instance_id, store, custom_action):
     def reject(fields):
-        raise RejectIntegration("no", custom_action=way_out, fields={"Venue": "x"})
+        raise RejectIntegration("no", custom_action=custom_action, fields={"Venue": "x"})
 
     with pytest.raises(ConfigurationError, match="custom_action is missing"):
         run(reject, store, instance_id)

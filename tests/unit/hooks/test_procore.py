@@ -840,7 +840,7 @@ def test_a_rejection_to_list_the_tools_is_requested_once(connect, requests_mock)
 
 
 @pytest.mark.parametrize("filters", ["honoured", "ignored"])
-def test_list_holds_only_what_was_requested(airflow_connections, filters):
+def test_list_contains_only_what_was_requested(airflow_connections, filters):
     airflow_connections.control("PATCH", "flags", filters=filters)
     for tool, item in ((TOOL, "5002"), (TOOL, "5003"), ("generic_tool_item", "5002")):
         airflow_connections.control("POST", "procore/instances", tool_type=tool, item_id=item)

@@ -223,7 +223,7 @@ def test_wait_by_item_continues_to_the_end_of_its_instance(emulator, default):
 
 
 @pytest.mark.parametrize("default", ["all", "active_only"])
-def test_lists_and_exports_of_all_hold_the_ended_ones(emulator, default, tmp_path):
+def test_lists_and_exports_of_all_include_ended_instances(emulator, default, tmp_path):
     flags(emulator, active_default=default)
     other = start_instance(emulator, TOOL)
     emulator.control("POST", f"procore/instances/{INSTANCE}/terminate")
@@ -260,7 +260,7 @@ def test_rows_that_do_not_match_the_active_filter_are_ignored(emulator, active):
 
 
 @pytest.mark.parametrize("finds", ["all_assignees", "pending_only"])
-def test_response_that_was_given_is_not_requested_while_others_are(emulator, finds):
+def test_recorded_response_is_not_requested_while_others_are(emulator, finds):
     flags(emulator, assignee_filter=finds)
     respond(emulator, OWN_LOGIN, "Reject")
     instance_id = start_instance(emulator)

@@ -165,7 +165,7 @@ def fault(emulator, **kind) -> None:
 
 
 def resume(build, deferred: TaskDeferred, context: dict):
-    """Run the trigger as a triggerer does, from its serialised form, and resume on a fresh operator."""
+    """Run the trigger as a triggerer does, from its serialized form, and resume on a fresh operator."""
     _, arguments = deferred.trigger.serialize()
     trigger = type(deferred.trigger)(**arguments)
 

@@ -30,14 +30,14 @@ def started(emulator) -> list[str]:
     return [e["target"]["item_id"] for e in emulator.effects() if (e["action"], e["via"]) == ("start", "api")]
 
 
-def orders(emulator) -> list[tuple[str, list[str]]]:
-    """Return the token and the items of each order that was sent."""
+def start_requests(emulator) -> list[tuple[str, list[str]]]:
+    """Return the token and the items of each start request."""
     sent = [r for r in emulator.requests() if r["path"].endswith("/bulk_create")]
     return [(r["idempotency_token"], [item["item_id"] for item in r["body"]["items"]]) for r in sent]
 
 
 def items_of(emulator, since: int = 0) -> list[list[str]]:
-    return [items for _, items in orders(emulator)[since:]]
+    return [items for _, items in start_requests(emulator)[since:]]
 
 
 def test_many_workflows_are_started_in_several_orders(emulator, store):
@@ -54,7 +54,7 @@ def test_many_workflows_are_started_in_several_orders(emulator, store):
         "operation_ids": ["901001", "901002"],
     }
     assert items_of(emulator) == [["11", "12"], ["13"]]
-    tokens = [token for token, _ in orders(emulator)]
+    tokens = [token for token, _ in start_requests(emulator)]
     assert len(set(tokens)) == 2
     assert all(len(token) == 64 for token in tokens)
     bodies = [r["body"] for r in emulator.requests() if r["path"].endswith("/bulk_create")]
@@ -89,7 +89,7 @@ def test_a_retry_after_success_orders_nothing(emulator, store):
     first = start("11", "12", "13").execute({"task_state_store": store})
 
     assert start("11", "12", "13").execute({"task_state_store": store}) == first
-    assert len(orders(emulator)) == 2
+    assert len(start_requests(emulator)) == 2
     assert started(emulator) == ["11", "12", "13"]
 
 
@@ -133,7 +133,7 @@ def test_failed_item_fails_the_task_and_a_retry_tries_only_it(emulator, store):
     emulator.control("POST", "procore/presets", template_id="301", count=1, default=True)
     with pytest.raises(WorkflowsError, match=r"1 of 4 items were not started: 12: Preset 401 .* A retry tries these"):
         start("11", bad, "13", "5001").execute({"task_state_store": store})
-    before = len(orders(emulator))
+    before = len(start_requests(emulator))
     emulator.control("POST", "procore/presets/401", valid=True)
 
     result = start("11", bad, "13", "5001").execute({"task_state_store": store})
@@ -151,7 +151,7 @@ def test_a_retry_of_a_failed_item_is_another_order(emulator, store):
         with pytest.raises(WorkflowsError, match="12: Preset 499 was not found"):
             start(bad).execute({"task_state_store": store})
 
-    tokens = [token for token, _ in orders(emulator)]
+    tokens = [token for token, _ in start_requests(emulator)]
     assert len(set(tokens)) == len(tokens) == 2
 
 
@@ -163,7 +163,7 @@ def test_failed_items_are_returned_on_request_and_by_a_retry(emulator, store):
     assert first["failed"] == [{"item_id": "12", "message": "Preset 499 was not found."}]
 
     assert operator().execute({"task_state_store": store}) == first
-    assert len(orders(emulator)) == 1
+    assert len(start_requests(emulator)) == 1
 
 
 def test_an_operation_that_failed_as_a_whole_names_every_item(emulator, store):
@@ -191,7 +191,7 @@ def test_an_order_that_never_arrived_is_resent_with_its_token(emulator, store):
 
     result = start("11", "12", "13").execute({"task_state_store": store})
 
-    tokens = [token for token, _ in orders(emulator)]
+    tokens = [token for token, _ in start_requests(emulator)]
     assert tokens[0] == tokens[1] != tokens[2]
     assert started(emulator) == ["11", "12", "13"]
     assert len(result["completed"]) == 3
@@ -298,7 +298,7 @@ def test_bulk_start_waits_for_an_operation_that_is_shown_only_later(emulator, st
         result = start("11", "12", "13").execute({"task_state_store": store})
 
     assert len(result["completed"]) == 3
-    assert len(orders(emulator)) == 2
+    assert len(start_requests(emulator)) == 2
 
 
 def test_deferred_and_blocking_return_the_same(emulator, store):
@@ -320,7 +320,7 @@ def test_deferred_and_blocking_return_the_same(emulator, store):
     assert resumed["already_active"] == blocking["already_active"]
     assert resumed.keys() == blocking.keys()
     assert start(*items).execute({"task_state_store": store}) == resumed
-    assert len(orders(emulator)) == 4
+    assert len(start_requests(emulator)) == 4
 
 
 def test_a_resumed_task_fails_on_failed_items_as_a_blocking_one(emulator, store):
@@ -340,7 +340,7 @@ def test_a_retry_during_the_wait_orders_nothing_and_waits(emulator, store):
 
     assert again.trigger.operation_ids == first.trigger.operation_ids == ["901001", "901002"]
     assert again.trigger.deadline == first.trigger.deadline
-    assert len(orders(emulator)) == 2
+    assert len(start_requests(emulator)) == 2
 
 
 def test_wait_beyond_its_timeout_is_not_retried(emulator, store):
@@ -349,7 +349,7 @@ def test_wait_beyond_its_timeout_is_not_retried(emulator, store):
     for _ in range(2):
         with pytest.raises(AirflowFailException, match="no result within .*Operation 901001 is created"):
             start("11", wait_timeout=0.05).execute({"task_state_store": store})
-    assert len(orders(emulator)) == 1
+    assert len(start_requests(emulator)) == 1
 
 
 def test_without_a_store_a_second_run_starts_what_is_missing(emulator):
@@ -405,7 +405,7 @@ def test_a_bad_parameter_is_named_before_anything_is_sent(emulator, store, param
 def test_an_unknown_tool_is_rejected_with_the_tools_there_are(emulator, store):
     with pytest.raises(ConfigurationError, match="Unknown tool_type 'po'"):
         start("11", tool_type="po").execute({"task_state_store": store})
-    assert orders(emulator) == []
+    assert start_requests(emulator) == []
 
 
 def test_items_can_come_from_a_template(emulator, store):
@@ -418,7 +418,7 @@ def test_items_can_come_from_a_template(emulator, store):
     assert [item["item_id"] for item in result["completed"]] == ["1", "12"]
 
 
-def test_a_deferred_start_serialises_no_items(emulator, store):
+def test_a_deferred_start_serializes_no_items(emulator, store):
     emulator.control("PATCH", "flags", operation_delay=600)
     operator = start("11", deferrable=True)
 

@@ -1,4 +1,4 @@
-"""An order to start many whose outcome is unknown: no item is started twice, and what remains unknown is reported."""
+"""A bulk start whose outcome is unknown: no item is started twice, and what remains unknown is reported."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def completed(result: dict) -> dict[str, str]:
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("idempotency", ["ignored", "honoured"])
 @pytest.mark.parametrize("ended", [(), ("700002",), ("700002", "700003")])
-def test_kill_after_an_order_starts_no_item_twice(emulator, store, idempotency, ended):
+def test_kill_after_a_request_starts_no_item_twice(emulator, store, idempotency, ended):
     emulator.control("PATCH", "flags", idempotency=idempotency)
     killed_after_the_order(store, "11", "12")
     end(emulator, *ended)
@@ -55,7 +55,7 @@ def test_kill_after_an_order_starts_no_item_twice(emulator, store, idempotency, 
 
 @pytest.mark.parametrize("idempotency", ["ignored", "honoured"])
 @pytest.mark.parametrize("on_active_instance", ["adopt", "fail"])
-def test_order_in_progress_starts_no_item_twice(emulator, store, idempotency, on_active_instance):
+def test_request_in_progress_starts_no_item_twice(emulator, store, idempotency, on_active_instance):
     emulator.control("PATCH", "flags", idempotency=idempotency, operation_delay=600)
     killed_after_the_order(store, "11", "12")
 
@@ -154,7 +154,7 @@ def test_instances_of_other_items_are_not_claimed(emulator, store):
 
 def test_order_that_arrives_during_the_poll_is_claimed(emulator, store, monkeypatch):
     first = start("11", "12")
-    order, sent = first.hook.bulk_start_instances, []
+    bulk_start, sent = first.hook.bulk_start_instances, []
 
     def die(*args, **kwargs):
         sent.append((args, kwargs))
@@ -170,7 +170,7 @@ def test_order_that_arrives_during_the_poll_is_claimed(emulator, store, monkeypa
         rows = list(list_instances(*args, **kwargs))
         if sent:
             args, kwargs = sent.pop()
-            order(*args, **kwargs)
+            bulk_start(*args, **kwargs)
         return iter(rows)
 
     monkeypatch.setattr(again.hook, "list_instances", poll_and_let_it_arrive)
@@ -208,7 +208,7 @@ def test_older_ended_instance_is_not_the_lost_start(emulator, store):
     assert completed(start("11").execute({"task_state_store": store})) == {"11": "700003"}
 
 
-# --- a rejected order ---
+# --- a rejected request ---
 
 
 def test_rejected_order_has_its_reason_without_a_store(emulator):
@@ -229,7 +229,7 @@ def test_rejected_order_has_its_reason_without_a_store(emulator):
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("status", ["422", "400", "413"])
 @pytest.mark.parametrize("limit", [1, 2, 3, 100])
-def test_order_that_is_too_large_is_split(emulator, store, limit, status):
+def test_request_that_is_too_large_is_split(emulator, store, limit, status):
     emulator.control("PATCH", "flags", bulk_start_limit=limit, bulk_start_too_many=status)
     items = [str(number) for number in range(11, 18)]
 
