@@ -140,6 +140,7 @@ def outcome_of_waits(airflow: LiveAirflow, crowd: Crowd, run_id: str, seconds: f
                 for task in tasks
                 if task["state"] != "success"
             ),
+            *filter(None, [airflow.failures(WAITS, run_id)]),
             *crowd.wrong_waits(outcomes),
             *crowd.wrong_events(events),
         ],

@@ -175,8 +175,9 @@ class Story:
         def check() -> bool:
             if self._people.done():
                 self._people.result()  # raises what ended it
-            failed = self.airflow.all_rows("dags/~/dagRuns", "dag_runs", state="failed")
-            assert not {run["dag_id"] for run in failed} & NAMES, f"{what}: {failed}"
+            for run in self.airflow.all_rows("dags/~/dagRuns", "dag_runs", state="failed"):
+                dag_id = run["dag_id"]
+                assert dag_id not in NAMES, f"{what}: {dag_id}: {self.airflow.failures(dag_id, run['dag_run_id'])}"
             return is_true()
 
         self.airflow.until(what, check, interval=1.0)

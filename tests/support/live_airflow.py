@@ -284,11 +284,23 @@ class LiveAirflow:
 
         def is_deferred() -> bool:
             states = {task["task_id"]: task["state"] for task in self.task_instances(dag_id, run_id)}
-            for name, state in states.items():
-                assert state != "failed", f"{name} failed:\n{self.log(dag_id, run_id, name)[-TAIL_LENGTH:]}"
+            assert "failed" not in states.values(), self.failures(dag_id, run_id)
             return states.get(task_id) == "deferred" and ended in self.output("scheduler")
 
         self.until(f"{task_id} of {dag_id} is deferred", is_deferred)
+
+    def failures(self, dag_id: str, run_id: str) -> str:
+        """Return the failed tasks of a run, each with the end of its last log and what the scheduler says of it."""
+        found = []
+        for task in self.task_instances(dag_id, run_id):
+            if task["state"] == "failed":
+                name, place, number = task["task_id"], task["map_index"], task["try_number"]
+                lines = [line for line in self.output("scheduler").splitlines() if dag_id in line and name in line]
+                ends = [
+                    text[-TAIL_LENGTH:] for text in (self.log(dag_id, run_id, name, number, place), "\n".join(lines))
+                ]
+                found.append("\n".join([f"{name} {place} failed in try {number}:", *ends]))
+        return "\n".join(found)
 
     def tasks_with_results(self, dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
         """Return the run's task instances by task id, each with what it returned and the log of its first try."""
