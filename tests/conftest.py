@@ -9,7 +9,6 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,15 +18,13 @@ gc.disable()  # until the tests run: importing and collecting the tests frees al
 
 pytest_plugins = ["tests.support.processor_time", "tests.support.short_run"]
 
-EXAMPLES = Path(__file__).parents[1] / "example_dags"
-
 # A job that is cancelled must end like Ctrl-C, or the processes that tests started stay.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 # Airflow reads its settings when it is first imported, which the test modules do.
 _home = tempfile.TemporaryDirectory(prefix="airflow-home-")
 os.environ["AIRFLOW_HOME"] = _home.name
-os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(EXAMPLES)
+os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = f"{_home.name}/dags"
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
 os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{_home.name}/airflow.db"
@@ -35,7 +32,7 @@ os.environ["AIRFLOW__WORKFLOWS__POKE_INTERVAL"] = "1"
 
 # How many examples each property test tries. They are the same in every run, so a failure can be repeated. No deadline:
 # a busy machine must not fail a test.
-for _profile, _examples in (("quick", 25), ("thorough", 150)):
+for _profile, _examples in (("quick", 25), ("thorough", 75)):
     settings.register_profile(
         _profile,
         max_examples=_examples,

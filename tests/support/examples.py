@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import shutil
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -38,11 +40,23 @@ def once_and_in_full(**axes: Sequence[Any]) -> Any:
     return pytest.mark.parametrize((*axes, "again"), [pytest.param(*chosen[0], False), *slow])
 
 
+def load(dag_id: str, constants: dict | None = None):
+    """
+    Return the DAG of an example, whose file is then the only one in the DAGs folder.
+
+    `dag.test()` parses the whole folder and stores all its DAGs, which takes seconds for all examples.
+    """
+    folder = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    module = _module(Path(shutil.copy(EXAMPLES / f"{dag_id}.py", folder)))
+    vars(module).update(constants or {})
+    return vars(module)[dag_id]()
+
+
 def run(dag_id: str, *, constants: dict | None = None, **params):
     """Run an example in this process, without Airflow's retries; return the run."""
-    module = _module(EXAMPLES / f"{dag_id}.py")
-    vars(module).update(constants or {})
-    dag = vars(module)[dag_id]()
+    dag = load(dag_id, constants)
     for task in dag.tasks:
         if task.is_mapped:
             task.partial_kwargs["retries"] = 0

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.support.examples import EITHER_MODE
+from tests.support.examples import EITHER_MODE, load
 
 pytestmark = pytest.mark.compat
 
-DAG_FILE = Path(__file__).parents[3] / "example_dags" / "example_workflowsoft_integration_step.py"
-
-
-def load_dag():
-    spec = importlib.util.spec_from_file_location(DAG_FILE.stem, DAG_FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.example_workflowsoft_integration_step()
+EXAMPLE = "example_workflowsoft_integration_step"
 
 
 @pytest.mark.usefixtures("airflow_db")
@@ -34,7 +25,7 @@ def test_step_is_received_filled_and_completed_once(emulator, set_connection, mo
     monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", deferrable)
     started = emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
 
-    run = load_dag().test()
+    run = load(EXAMPLE).test()
 
     assert str(run.state) == "success"
     own = [e for e in emulator.effects() if e["target"].get("integration_instance_id") and e["via"] == "api"]
@@ -67,7 +58,7 @@ def test_process_started_while_the_dag_waits_is_completed(emulator, set_connecti
         ]
     )
 
-    run = load_dag().test()
+    run = load(EXAMPLE).test()
 
     assert starting.wait(30) == 0
     assert str(run.state) == "success"

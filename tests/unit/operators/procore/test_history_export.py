@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -31,7 +30,6 @@ from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 from airflow_provider_workflows.operators.procore import ProcoreHistoryToObjectStorageOperator
 from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyHistoryToObjectStorageOperator
 from airflow_provider_workflows.rules import procore_history as rules
-from tests.conftest import EXAMPLES
 from tests.support import examples
 from tests.support.examples import once_and_in_full
 
@@ -631,10 +629,7 @@ def test_a_bad_legacy_parameter_is_named_before_anything_is_sent(emulator, folde
 def test_example_exports_what_changed_since_the_last_run(emulator, tmp_path, again):
     emulator.control("POST", "clock", advance=7200)
     finish(emulator)
-    spec = importlib.util.spec_from_file_location("example", EXAMPLES / "example_procore_nightly_audit_export.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    dag = module.example_procore_nightly_audit_export()
+    dag = examples.load("example_procore_nightly_audit_export")
 
     first = dag.test(run_conf={"root": f"file://{tmp_path}"})
 
