@@ -168,6 +168,7 @@ class Try:
         self.sent = False
         self.alone = True
         self.lost: str | None = None  # how a write request was lost, which it survived
+        self.lost_poll = False  # of a request that takes out what it reads
         self.rejects_reads = False
         self.passed = 0
         self.turn = threading.Event()
@@ -196,7 +197,6 @@ class Run:
         self._harness = harness
         self._model = model
         self._strikes = list(point)
-        self._struck = ("", "")
         self._passed = 0
         self._second: Try | None = None
         self._release = 0
@@ -259,9 +259,9 @@ class Run:
         self.outcome.story.append(
             f"{label}: {strike.how}{f', reading rejected ({strike.read_status})' * bool(strike.read_status)}"
         )
-        self._struck = (strike.how, label)
         if strike.how in SURVIVED:
             active.lost = strike.how if writes else active.lost
+            active.lost_poll = active.lost_poll or self.flow.consumes(label)
         if strike.read_status is not None:
             self._rejected = (strike.read_status, 1 if strike.how in SURVIVED else 2)
             active.rejects_reads = True
@@ -333,7 +333,7 @@ class Run:
                 child.Order(task.build, inputs, self._connections, log, number, max_tries, pokes, resume)
             )
             number, resume, (how, what) = attempt.order.try_number, None, attempt.ended
-            self._may_report = self._may_report or task.in_doubt(self._stored(max_tries)) or self._lost_a_poll(attempt)
+            self._may_report = self._may_report or task.in_doubt(self._stored(max_tries)) or attempt.lost_poll
             if how == "success":
                 return self._succeeded(task, what, was_cleared=max_tries > RETRIES)
             if how == "deferred":
@@ -477,9 +477,6 @@ class Run:
         if self._model is None or task.name not in self._model.slices:
             return False
         return not self._model.slices[task.name] - Counter(self._effects())
-
-    def _lost_a_poll(self, attempt: Try) -> bool:
-        return attempt.lost is not None and self.flow.consumes(self._struck[1])
 
     def _check_truth(self, attempt: Try) -> None:
         """Compare what a try reported with what the emulator has recorded."""
