@@ -345,6 +345,7 @@ run = not_notified()
 @pytest.mark.parametrize(
     ("source", "state", "tasks"),
     [(FAILS, "failed", 2 if AIRFLOW >= (3, 3) else 4), (SUCCEEDS, "success", 0)],
+    ids=["fails", "succeeds"],
 )
 def test_a_real_run_creates_a_task_for_each_task_instance(emulator, monkeypatch, tmp_path, source, state, tasks):
     (tmp_path / "dags.py").write_text(source)
