@@ -10,6 +10,7 @@ from airflow_provider_workflows.exceptions import (
     ServerError,
     WorkflowsError,
 )
+from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.operators.procore import ProcoreBulkStartInstancesOperator
 from tests.support.killed import Killed
 from tests.unit.sensors.test_procore import deferred, first_event
@@ -40,7 +41,7 @@ def items_of(emulator, since: int = 0) -> list[list[str]]:
     return [items for _, items in start_requests(emulator)[since:]]
 
 
-def test_many_workflows_are_started_in_several_orders(emulator, store):
+def test_many_workflows_are_started_in_several_requests(emulator, store):
     result = start(11, "12", {"item_id": 13, "preset_id": 401}).execute({"task_state_store": store})
 
     assert result == {
@@ -85,7 +86,7 @@ def test_a_tool_with_a_subtype_is_started_with_it(emulator, store):
     assert len(result["completed"]) == 1
 
 
-def test_a_retry_after_success_orders_nothing(emulator, store):
+def test_a_retry_after_success_requests_nothing(emulator, store):
     first = start("11", "12", "13").execute({"task_state_store": store})
 
     assert start("11", "12", "13").execute({"task_state_store": store}) == first
@@ -145,7 +146,7 @@ def test_failed_item_fails_the_task_and_a_retry_tries_only_it(emulator, store):
     assert len(result["operation_ids"]) == 3
 
 
-def test_a_retry_of_a_failed_item_is_another_order(emulator, store):
+def test_a_retry_of_a_failed_item_is_another_request(emulator, store):
     bad = {"item_id": "12", "preset_id": "499"}
     for _ in range(2):
         with pytest.raises(WorkflowsError, match="12: Preset 499 was not found"):
@@ -186,7 +187,7 @@ def test_an_operation_that_failed_as_a_whole_names_every_item(emulator, store):
 # --- lost responses, rejections, kills ---
 
 
-def test_an_order_that_never_arrived_is_resent_with_its_token(emulator, store):
+def test_a_request_that_never_arrived_is_resent_with_its_token(emulator, store):
     emulator.control("POST", "faults", method="POST", path=ORDER, reset="before")
 
     result = start("11", "12", "13").execute({"task_state_store": store})
@@ -197,7 +198,7 @@ def test_an_order_that_never_arrived_is_resent_with_its_token(emulator, store):
     assert len(result["completed"]) == 3
 
 
-def test_order_lost_twice_fails_and_a_retry_starts_each_item_once(emulator, store):
+def test_request_lost_twice_fails_and_a_retry_starts_each_item_once(emulator, store):
     emulator.control("POST", "faults", method="POST", path=ORDER, reset="before", times=2, skip=1)
     with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
         start("11", "12", "13").execute({"task_state_store": store})
@@ -213,7 +214,7 @@ def test_order_lost_twice_fails_and_a_retry_starts_each_item_once(emulator, stor
     ("status", "error"),
     [(403, WorkflowsError), (404, WorkflowsError), (422, WorkflowsError), (500, ServerError)],
 )
-def test_a_rejected_order_leaves_nothing_half_done(emulator, store, status, error):
+def test_a_rejected_request_leaves_nothing_half_done(emulator, store, status, error):
     emulator.control("POST", "faults", method="POST", path=ORDER, skip=1, status=status, json={"error": "no"})
     with pytest.raises(error):
         start("11", "12", "13").execute({"task_state_store": store})
@@ -225,7 +226,7 @@ def test_a_rejected_order_leaves_nothing_half_done(emulator, store, status, erro
     assert len(result["completed"]) == 3
 
 
-def test_death_between_two_orders_lets_a_retry_order_the_rest(emulator, store):
+def test_death_between_two_requests_lets_a_retry_start_the_rest(emulator, store):
     operator = start("11", "12", "13")
     send, sent = operator.hook.bulk_start_instances, []
 
@@ -245,17 +246,10 @@ def test_death_between_two_orders_lets_a_retry_order_the_rest(emulator, store):
     assert len(result["completed"]) == 3
 
 
-def test_death_before_storing_the_order_leaves_one_effect_per_item(emulator, store):
-    operator = start("11", "12")
-    send = operator.hook.bulk_start_instances
-
-    def send_and_die(*args, **kwargs):
-        send(*args, **kwargs)
-        raise Killed
-
-    operator.hook.bulk_start_instances = send_and_die
+def test_death_before_storing_the_request_leaves_one_effect_per_item(emulator, store, dies):
+    dies(ProcoreHook, "bulk_start_instances", "after")
     with pytest.raises(Killed):
-        operator.execute({"task_state_store": store})
+        start("11", "12").execute({"task_state_store": store})
 
     result = start("11", "12").execute({"task_state_store": store})
 
@@ -333,7 +327,7 @@ def test_a_resumed_task_fails_on_failed_items_as_a_blocking_one(emulator, store)
         start("11", bad).execute_complete({"task_state_store": store}, first_event(deferral.trigger))
 
 
-def test_a_retry_during_the_wait_orders_nothing_and_waits(emulator, store):
+def test_a_retry_during_the_wait_requests_nothing_and_waits(emulator, store):
     emulator.control("PATCH", "flags", operation_delay=600)
     first = deferred(start("11", "12", "13"), {"task_state_store": store})
     again = deferred(start("11", "12", "13"), {"task_state_store": store})
@@ -428,7 +422,7 @@ def test_a_deferred_start_serializes_no_items(emulator, store):
     assert "'11'" not in repr(deferral.value.trigger.serialize())
 
 
-def test_an_order_that_is_rejected_does_not_strand_the_others(emulator, store):
+def test_a_request_that_is_rejected_does_not_strand_the_others(emulator, store):
     emulator.control("POST", "faults", method="POST", path=ORDER, skip=1, times=3, status=422, json={"error": "no"})
 
     result = start("11", "12", "13", "14", "15", on_failed_items="return").execute({"task_state_store": store})
@@ -438,7 +432,7 @@ def test_an_order_that_is_rejected_does_not_strand_the_others(emulator, store):
     assert "422: no" in result["failed"][0]["message"]
 
 
-def test_every_order_rejected_is_reported_item_by_item(emulator, store):
+def test_every_request_rejected_is_reported_item_by_item(emulator, store):
     emulator.control("POST", "faults", method="POST", path=ORDER, times=9, status=403, json={"error": "no"})
 
     with pytest.raises(WorkflowsError, match=r"3 of 3 items were not started: 11: Permission denied.*403"):

@@ -8,25 +8,13 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_workflows.exceptions import ServerError, WorkflowsError
+from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.operators.procore import ProcoreBulkStartInstancesOperator
 from tests.support.killed import Killed
 from tests.unit.operators.procore.test_bulk_start import ORDER, TOOL, items_of, start, started
 from tests.unit.sensors.test_procore import deferred, first_event
 
 pytestmark = pytest.mark.usefixtures("airflow_connections", "no_delays")
-
-
-def killed_after_the_order(store, *items: str) -> None:
-    operator = start(*items)
-    send = operator.hook.bulk_start_instances
-
-    def send_and_die(*args, **kwargs):
-        send(*args, **kwargs)
-        raise Killed
-
-    operator.hook.bulk_start_instances = send_and_die
-    with pytest.raises(Killed):
-        operator.execute({"task_state_store": store})
 
 
 def end(emulator, *instance_ids: str) -> None:
@@ -41,9 +29,11 @@ def completed(result: dict) -> dict[str, str]:
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("idempotency", ["ignored", "honoured"])
 @pytest.mark.parametrize("ended", [(), ("700002",), ("700002", "700003")])
-def test_kill_after_a_request_starts_no_item_twice(emulator, store, idempotency, ended):
+def test_kill_after_a_request_starts_no_item_twice(emulator, store, idempotency, ended, dies):
     emulator.control("PATCH", "flags", idempotency=idempotency)
-    killed_after_the_order(store, "11", "12")
+    dies(ProcoreHook, "bulk_start_instances", "after")
+    with pytest.raises(Killed):
+        start("11", "12").execute({"task_state_store": store})
     end(emulator, *ended)
 
     result = start("11", "12", "13").execute({"task_state_store": store})
@@ -55,9 +45,11 @@ def test_kill_after_a_request_starts_no_item_twice(emulator, store, idempotency,
 
 @pytest.mark.parametrize("idempotency", ["ignored", "honoured"])
 @pytest.mark.parametrize("on_active_instance", ["adopt", "fail"])
-def test_request_in_progress_starts_no_item_twice(emulator, store, idempotency, on_active_instance):
+def test_request_in_progress_starts_no_item_twice(emulator, store, idempotency, on_active_instance, dies):
     emulator.control("PATCH", "flags", idempotency=idempotency, operation_delay=600)
-    killed_after_the_order(store, "11", "12")
+    dies(ProcoreHook, "bulk_start_instances", "after")
+    with pytest.raises(Killed):
+        start("11", "12").execute({"task_state_store": store})
 
     deferral = deferred(start("11", "12", on_active_instance=on_active_instance), {"task_state_store": store})
     emulator.control("POST", "clock", advance=600)
@@ -72,7 +64,7 @@ def test_request_in_progress_starts_no_item_twice(emulator, store, idempotency, 
 
 
 @pytest.mark.parametrize("fault", [{"reset": "after"}, {"status": 500, "json": {}, "after": True}])
-def test_lost_response_to_an_order_is_reconciled_by_its_instances(emulator, store, fault):
+def test_lost_response_to_a_request_is_reconciled_by_its_instances(emulator, store, fault):
     emulator.control("POST", "faults", method="POST", path=ORDER, **fault)
 
     result = start("11", "12", "13").execute({"task_state_store": store})
@@ -81,7 +73,7 @@ def test_lost_response_to_an_order_is_reconciled_by_its_instances(emulator, stor
     assert sorted(completed(result)) == ["11", "12", "13"]
 
 
-def test_server_error_without_effect_leaves_a_retry_that_orders(emulator, store):
+def test_server_error_without_effect_leaves_a_retry_that_requests(emulator, store):
     emulator.control("POST", "faults", method="POST", path=ORDER, status=500, json={})
     with pytest.raises(ServerError):
         start("11").execute({"task_state_store": store})
@@ -93,7 +85,7 @@ def test_server_error_without_effect_leaves_a_retry_that_orders(emulator, store)
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("status", [200, 201, 202])
 @pytest.mark.parametrize("body", [{}, {"data": {}}, {"data": {"operation_id": None}}, []])
-def test_order_without_an_operation_is_reconciled_by_its_instances(emulator, store, status, body):
+def test_request_without_an_operation_is_reconciled_by_its_instances(emulator, store, status, body):
     emulator.control("POST", "faults", method="POST", path=ORDER, status=status, json=body, after=True)
 
     result = start("11", "12").execute({"task_state_store": store})
@@ -102,7 +94,7 @@ def test_order_without_an_operation_is_reconciled_by_its_instances(emulator, sto
     assert items_of(emulator) == [["11", "12"]]
 
 
-def test_order_without_operation_or_instance_is_an_unknown_outcome(emulator, store):
+def test_request_without_operation_or_instance_is_an_unknown_outcome(emulator, store):
     emulator.control("POST", "faults", method="POST", path=ORDER, status=201, json={})
 
     with pytest.raises(AirflowFailException, match=r"OutcomeUnknown: .*11, 12"):
@@ -110,7 +102,7 @@ def test_order_without_operation_or_instance_is_an_unknown_outcome(emulator, sto
     assert len(items_of(emulator)) == 1
 
 
-def test_order_that_conflicts_with_a_lost_one_is_an_unknown_outcome(emulator, store):
+def test_request_that_conflicts_with_a_lost_one_is_an_unknown_outcome(emulator, store):
     emulator.control("POST", "faults", method="POST", path=ORDER, reset="before")
     emulator.control("POST", "faults", method="POST", path=ORDER, status=409, json={"error": "in progress"})
 
@@ -119,7 +111,7 @@ def test_order_that_conflicts_with_a_lost_one_is_an_unknown_outcome(emulator, st
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])
-def test_reading_rejected_after_a_lost_order_is_an_unknown_outcome(emulator, store, status):
+def test_reading_rejected_after_a_lost_request_is_an_unknown_outcome(emulator, store, status):
     emulator.control("POST", "faults", method="POST", path=ORDER, reset="after")
     emulator.control("POST", "faults", method="GET", path="/workflows/instances$", status=status, json={}, times=99)
 
@@ -152,7 +144,7 @@ def test_instances_of_other_items_are_not_claimed(emulator, store):
     assert completed(result) == {"11": "700004"}
 
 
-def test_order_that_arrives_during_the_poll_is_claimed(emulator, store, monkeypatch):
+def test_request_that_arrives_during_the_poll_is_claimed(emulator, store, monkeypatch):
     first = start("11", "12")
     bulk_start, sent = first.hook.bulk_start_instances, []
 
@@ -211,7 +203,7 @@ def test_older_ended_instance_is_not_the_lost_start(emulator, store):
 # --- a rejected request ---
 
 
-def test_rejected_order_has_its_reason_without_a_store(emulator):
+def test_rejected_request_has_its_reason_without_a_store(emulator):
     emulator.control("PATCH", "flags", operation_delay=600)
     emulator.control("POST", "faults", method="POST", path=ORDER, skip=1, status=422, json={"error": "no such preset"})
     deferral = deferred(start("11", "12", "13", on_failed_items="return"), {})
@@ -239,7 +231,7 @@ def test_request_that_is_too_large_is_split(emulator, store, limit, status):
     assert result["failed"] == []
 
 
-def test_orders_rejected_at_any_size_cost_few_calls(emulator, store):
+def test_requests_rejected_at_any_size_cost_few_calls(emulator, store):
     emulator.control("POST", "faults", method="POST", path=ORDER, status=400, json={"error": "no"}, times=999)
     items = [str(number) for number in range(100, 180)]
 
@@ -279,7 +271,7 @@ def test_log_of_a_try_with_nothing_to_do_says_why(emulator, store, log):
     assert len(info_messages(log)) == before + 1
 
 
-def test_log_does_not_contradict_itself_about_a_second_order(emulator, store, log):
+def test_log_does_not_contradict_itself_about_a_second_request(emulator, store, log):
     emulator.control("POST", "faults", method="POST", path=ORDER, reset="before")
 
     start("11").execute({"task_state_store": store})
