@@ -53,7 +53,8 @@ def call(task_function: Callable[..., Any], context: Context, arguments: Mapping
     function = cast("Any", task_function).__wrapped__
     parameters = inspect.signature(function).parameters
     passed = {name: arguments[name] for name in parameters if name in arguments}
-    passed |= {name: context[name] for name in parameters if name in context and name not in passed}  # type: ignore[literal-required]
+    values = cast("Mapping[str, Any]", context)
+    passed |= {name: values[name] for name in parameters if name in values and name not in passed}
     if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values()):
         passed |= arguments
     return function(**passed)
