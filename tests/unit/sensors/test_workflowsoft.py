@@ -112,8 +112,11 @@ def run(monkeypatch):
 
         monkeypatch.setattr("airflow.sdk.bases.sensor.time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
         ti = SimpleNamespace(get_first_reschedule_date=lambda context: None)
-        build = lambda: sensor(**parameters)  # noqa: E731
-        execute = lambda: build().execute({"ti": ti, "task_reschedule_count": sleeps, **context})  # noqa: E731
+        build = partial(sensor, **parameters)
+
+        def execute():
+            return build().execute({"ti": ti, "task_reschedule_count": sleeps, **context})
+
         step = execute
         while True:
             try:
@@ -123,7 +126,7 @@ def run(monkeypatch):
                 step = execute
             except TaskDeferred as deferred:
                 sleep()
-                step = lambda deferred=deferred: resume(build, deferred, context)  # noqa: E731
+                step = partial(resume, build, deferred, context)
 
     return run_it
 
