@@ -90,7 +90,7 @@ class Hostile(Server):
         def respond(self) -> None:
             _, kind, path = urlsplit(self.path).path.split("/", 2)
             if path == "oauth/token" and kind == "rejecting":
-                self.send_json(401, {"error": "invalid_client", "error_description": f"Nobody knows {self.sent}"})
+                self.send_json(401, {"error": "invalid_client", "error_description": f"Unknown client {self.sent}"})
             elif path == "api/v2/app/apitoken" and kind == "rejecting":
                 self.repeat(401)
             elif path in ("oauth/token", "api/v2/app/apitoken"):
