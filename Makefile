@@ -43,7 +43,7 @@ test-all: .venv/browser ## run every test: all sizes, every live run, the browse
 
 .PHONY: test-live
 test-live: .venv/browser ## run the tests on a real Airflow and in a browser; installs PostgreSQL and a browser if they are missing
-	$(BIN)/python -m pytest -m 'live or browser or e2e'
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup -m 'live or browser or e2e'
 
 .PHONY: coverage
 coverage: .venv/ready ## run the quick tests with coverage of lines and branches; fail below the limit in pyproject.toml
@@ -138,10 +138,12 @@ generate: .venv/ready ## write the parts of the documentation that are made from
 docs: .venv/docs ## build the documentation site in dist/docs; a warning is an error
 	$(BIN)/python -m sphinx --quiet --fail-on-warning -b html docs dist/docs
 
-# Use the browser of this machine, or Debian's, or the one that Playwright downloads.
+# Use the browser of this machine, or Debian's, or the one that Playwright downloads. PostgreSQL is installed before the
+# tests, because two processes cannot install it at once.
 .venv/browser: .venv/ready
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt --group browser
 	command -v chromium || command -v chromium-browser || command -v google-chrome || apt-get install --yes --quiet chromium || { apt-get update --quiet && apt-get install --yes --quiet chromium; } || $(BIN)/playwright install chromium
+	$(BIN)/python -m tests.support.engines
 	touch $@
 
 .PHONY: browser

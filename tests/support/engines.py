@@ -1,4 +1,8 @@
-"""PostgreSQL and Redis on this machine, until the block ends; for the runs with many tasks at once."""
+"""
+PostgreSQL and Redis on this machine, until the block ends; for the runs with many tasks at once.
+
+``python -m tests.support.engines`` only installs PostgreSQL where it is missing.
+"""
 
 from __future__ import annotations
 
@@ -84,3 +88,7 @@ def folder(prefix: str) -> Iterator[Path]:
         if os.geteuid() == 0:
             shutil.chown(name, "nobody")
         yield Path(name)
+
+
+if __name__ == "__main__":
+    program_of("initdb", POSTGRESQL)

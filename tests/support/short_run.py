@@ -1,4 +1,8 @@
-"""A pytest plugin that keeps ``make test`` short: costly tests run some of their cases, and long ones start first."""
+"""
+A pytest plugin that keeps runs short.
+
+Costly tests run some of their cases, long ones start first, and those that share a real Airflow share a process.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,9 @@ import pytest
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     _sample(items)
     items.sort(key=_turn)
+    for item in items:
+        if any(map(item.get_closest_marker, ("e2e", "live", "browser"))):
+            item.add_marker(pytest.mark.xdist_group(_deployment(item)))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -35,6 +42,12 @@ def _sample(items: list[pytest.Item]) -> None:
         for item in of_test:
             if item not in drawn:
                 item.add_marker("slow")
+
+
+def _deployment(item: pytest.Item) -> str:
+    """Return the name of the Airflow that a test shares with others, for ``--dist=loadgroup``."""
+    shared = {"running", "shared"} & set(getattr(item, "fixturenames", ()))
+    return shared.pop() if shared else item.path.stem
 
 
 def _turn(item: pytest.Item) -> int:
