@@ -131,7 +131,7 @@ class _Subscription:
     interval: float
     context: contextvars.Context
     read: int = 0  # number of the poll cycle that read for it last, successfully or not
-    served_at: float = field(default_factory=time.monotonic)
+    served_at: float = field(default_factory=lambda: time.monotonic())
     rejections: Rejections | None = None
     outage_is_reported: bool = False
 
