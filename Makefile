@@ -43,7 +43,7 @@ test-all: .venv/browser ## run every test: all sizes, every live run, the browse
 
 .PHONY: test-live
 test-live: .venv/browser ## run the tests on a real Airflow and in a browser; installs PostgreSQL and a browser if they are missing
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup -m 'live or browser or e2e'
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadscope --no-loadscope-reorder -m 'live or browser or e2e'
 
 .PHONY: coverage
 coverage: .venv/ready ## run the quick tests with coverage of lines and branches; fail below the limit in pyproject.toml

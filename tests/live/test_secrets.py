@@ -144,7 +144,9 @@ class Story:
         where = "dags/~/dagRuns/~/hitlDetails"
         for request in self.airflow.all_rows(where, "hitl_details", response_received="false"):
             task = request["task_instance"]
-            if task["state"] == "awaiting_input" and self._have_thought(task["id"]):
+            is_open = task["state"] == "awaiting_input" and self._have_thought(task["id"])
+            names = task["dag_id"], task["dag_run_id"], task["task_id"]
+            if is_open and self.airflow.worker_has_ended(*names):
                 run = f"dags/{task['dag_id']}/dagRuns/{quote(task['dag_run_id'], safe='')}"
                 approval = {"chosen_options": request["options"][:1], "params_input": {}}
                 of_task = f"{run}/taskInstances/{task['task_id']}/{task['map_index']}/hitlDetails"

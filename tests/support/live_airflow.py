@@ -276,18 +276,24 @@ class LiveAirflow:
         """
         Wait until a task is deferred and the scheduler knows that its worker has ended.
 
-        Before that Airflow can fail a task whose trigger fires (apache/airflow#66374).
-
         :raises AssertionError: a task of the run has failed; the message has its log.
         """
-        ended = f"TaskInstance Finished: dag_id={dag_id}, task_id={task_id}, run_id={run_id},"
 
         def is_deferred() -> bool:
             states = {task["task_id"]: task["state"] for task in self.task_instances(dag_id, run_id)}
             assert "failed" not in states.values(), self.failures(dag_id, run_id)
-            return states.get(task_id) == "deferred" and ended in self.output("scheduler")
+            return states.get(task_id) == "deferred" and self.worker_has_ended(dag_id, run_id, task_id)
 
         self.until(f"{task_id} of {dag_id} is deferred", is_deferred)
+
+    def worker_has_ended(self, dag_id: str, run_id: str, task_id: str) -> bool:
+        """
+        Return whether the scheduler knows that a task's worker has ended.
+
+        Before that Airflow can fail a task that is resumed (apache/airflow#66374).
+        """
+        ended = f"TaskInstance Finished: dag_id={dag_id}, task_id={task_id}, run_id={run_id},"
+        return ended in self.output("scheduler")
 
     def failures(self, dag_id: str, run_id: str) -> str:
         """Return the failed tasks of a run, each with the end of its last log and what the scheduler says of it."""

@@ -10,15 +10,14 @@ import gc
 import random
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     _sample(items)
     items.sort(key=_turn)
-    for item in items:
-        if any(map(item.get_closest_marker, ("e2e", "live", "browser"))):
-            item.add_marker(pytest.mark.xdist_group(_deployment(item)))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -44,10 +43,16 @@ def _sample(items: list[pytest.Item]) -> None:
                 item.add_marker("slow")
 
 
-def _deployment(item: pytest.Item) -> str:
-    """Return the name of the Airflow that a test shares with others, for ``--dist=loadgroup``."""
-    shared = {"running", "shared"} & set(getattr(item, "fixturenames", ()))
-    return shared.pop() if shared else item.path.stem
+class _ByFolder(LoadScopeScheduling):
+    """Runs the tests of a folder in one process, because they share a real Airflow."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid.partition("::")[0].rpartition("/")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
+    """Return the schedule for ``--dist=loadscope``; else xdist takes its own."""
+    return _ByFolder(config, log) if config.getvalue("dist") == "loadscope" else None
 
 
 def _turn(item: pytest.Item) -> int:
