@@ -56,8 +56,9 @@ def find_performed(
     """
     Find the row of the activity history that shows an activity as performed in one occurrence of a state.
 
-    A row of the user counts in any role. A row of another user, or one that is stored under another user's id than was
-    sent, counts unless the activity is still open to the role: then it still has to be performed.
+    A row in another role than the requested one does not count. A row of another user, or one that is stored under
+    another user's id than was sent, counts unless the activity is still open to the role: then it still has to be
+    performed.
 
     The activity's name belongs to the state of the occurrence; another state can have an activity of the same name.
 
@@ -81,9 +82,9 @@ def find_performed(
         if not is_own and open_here:
             continue
         fits = _is_activity(row, requested, of_state, is_open=bool(open_here))
-        if not is_own and fits is not False:
-            in_role = _is_role(row, requested.get("role"), of_state)
-            fits = in_role if in_role is not True else fits
+        in_role = _is_role(row, requested.get("role"), of_state)
+        if fits is not False and (in_role is False or (in_role is None and not is_own)):
+            fits = in_role
         if fits is None or (fits and not is_certain):
             unclear.append(str(row.get("id")))
         elif fits:
@@ -104,11 +105,11 @@ def find_sent(histories: Iterable[Json], sent: Json, instance: Json | None) -> J
     """
     activity = sent["activity"]
     for row, is_certain in _rows_of_occurrence(list(histories), sent["state"], instance):
-        if not is_certain or row.get("workflow_activity_id") != activity["id"]:
+        is_activity = row.get("workflow_activity_id") == activity["id"]
+        if not (is_certain and is_activity and row.get("workflow_user_role_id") in (None, activity["role_id"])):
             continue
         # The server may store another user than was sent, but only in a new row.
-        is_new = row.get("id") not in sent["before"] and row.get("workflow_user_role_id") in (None, activity["role_id"])
-        if row.get("performed_by_id") == sent["user_id"] or is_new:
+        if row.get("performed_by_id") == sent["user_id"] or row.get("id") not in sent["before"]:
             return row
     return None
 
@@ -118,7 +119,7 @@ def find_own(
     histories: Iterable[Json], *, requested: Mapping[str, str | None], user_id: str, since: datetime | None
 ) -> Json | None:
     """
-    Return the latest row of an activity if a user performed it, in any occurrence of any state, or None.
+    Return the latest row of an activity, in the role if given, if a user performed it in any occurrence, or None.
 
     :param histories: All rows of the instance, the newest first.
     :param requested: The activity: keywords of :func:`activity_fits`.
@@ -126,7 +127,8 @@ def find_own(
     :param since: Minimum time of the row, to the second.
     """
     for row in histories:
-        if not activity_fits(performed_activity(row), **{**requested, "role": None}):
+        fits = activity_fits(performed_activity(row), **{**requested, "role": None})
+        if not fits or _is_role(row, requested.get("role"), ()) is False:
             continue
         made = time_of(row)
         is_new = since is None or (made is not None and made >= since.replace(microsecond=0))

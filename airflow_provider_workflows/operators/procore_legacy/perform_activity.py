@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -226,7 +226,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
                 "history. Nothing was sent. Give the activity and the role by their ids, if those are missing"
             )
         if now["terminated_at"] or rules.is_idle(now):
-            longest_quiet = datetime.now(timezone.utc) - ENDED_AFTER
+            longest_quiet = self.hook.client.server_time() - ENDED_AFTER
             if _is_between(now, state, histories) and not rules.is_quiet(now, histories, longest_quiet):
                 raise WorkflowsError(
                     f"Instance {instance_id} lists no activity in state {now['state']!r}, but does not show that it "

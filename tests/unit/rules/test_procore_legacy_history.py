@@ -132,6 +132,19 @@ def test_the_users_activity_counts_in_any_role_first():
     assert find(own, theirs, occurrence=PENDING, user="90001", activity_id="29948").row == own
 
 
+@pytest.mark.parametrize("is_open", [True, False])
+def test_own_row_in_another_role_than_requested_does_not_count(is_open):
+    own = {**DENIED, "performed_by_id": "90001", "workflow_user_role_id": "14305"}
+    listed = [a for a in described()["activities"] if is_open or a["id"] != "29948"]
+    instance = described(activities=listed)
+
+    def as_role(role: str):
+        return find(own, occurrence=PENDING, user="90001", instance=instance, activity_id="29948", role=role)
+
+    assert as_role("14304") == rules.Found(None)
+    assert as_role("14305").row == own
+
+
 def test_row_without_a_time_is_unclear():
     timeless = {**DENIED, "created_at": None}
 
@@ -179,6 +192,7 @@ SENT = {
         ({**DENIED, "id": "1", "performed_by_id": "90001"}, True),
         ({**DENIED, "workflow_activity_id": "29947"}, False),
         ({**DENIED, "workflow_user_role_id": "14305"}, False),
+        ({**DENIED, "workflow_user_role_id": "14305", "performed_by_id": "90001"}, False),
         ({**DENIED, "workflow_user_role_id": None}, True),
         ({**DENIED, "created_at": "2018-02-14T21:46:02Z"}, False),
         ({**DENIED, "created_at": None}, False),
@@ -204,10 +218,12 @@ def test_what_was_sent_is_not_a_row_of_a_later_occurrence():
 def test_own_row_is_the_newest_of_its_activity_and_not_too_old():
     theirs = {**SUBMITTED, "id": "2", "created_at": "2018-02-15T00:00:00Z", "performed_by_id": "7"}
 
-    def own(*rows: dict, since: datetime | None = None):
-        return rules.find_own(rows, requested={"activity_id": "29945", "role": "x"}, user_id="1498096", since=since)
+    def own(*rows: dict, since: datetime | None = None, role: str | None = None):
+        requested = {"activity_id": "29945", "role": role}
+        return rules.find_own(rows, requested=requested, user_id="1498096", since=since)
 
-    assert own(SUBMITTED) == SUBMITTED
+    assert own(SUBMITTED) == own(SUBMITTED, role=SUBMITTED["workflow_user_role_id"]) == SUBMITTED
+    assert own(SUBMITTED, role="14304") is None
     assert own(theirs, SUBMITTED) is None
     assert own(SUBMITTED, since=datetime(2018, 2, 14, 21, 46, 3, 900, tzinfo=timezone.utc)) == SUBMITTED
     assert own(SUBMITTED, since=datetime(2018, 2, 14, 21, 46, 4, tzinfo=timezone.utc)) is None
