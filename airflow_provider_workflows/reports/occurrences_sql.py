@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from airflow_provider_workflows.rules.procore_decisions import CUT_OFF_SECONDS
+
 # Times are microseconds since 1970. ``problem`` says why a row is malformed; the views leave such rows out. ``steps``
 # has an ``id``; ``responses`` repeat what they need of their step.
 COMMON_TABLES = """
@@ -89,7 +91,7 @@ def latest_rows(api: str, table: str, *, of_several_exports: bool, has_row_twice
 
 
 # A malformed row is left out of all numbers; a malformed instance stays as the name of its steps.
-V2 = """
+V2 = f"""
 INSERT INTO instances
 SELECT
     'v2', instance_id, coalesce(workflow, '(unnamed)'), company_id, project_id, tool_type, item_id,
@@ -145,7 +147,7 @@ SELECT
         WHEN stopped_at IS NULL AND instance_state = 'open' THEN 'open'
         WHEN instance_state = 'terminated' AND overridden_at IS NULL
             AND coalesce(decided_option, decided_type, decided_problem, overall_response, overall_response_type) IS NULL
-            AND (ended_at IS NULL OR ended_at >= instance_ended_at) THEN 'cut_off'
+            AND (ended_at IS NULL OR ended_at >= instance_ended_at - {round(CUT_OFF_SECONDS * 1e6)}) THEN 'cut_off'
         ELSE 'ended'
     END AS state,
     overridden_at IS NOT NULL AS is_overridden,

@@ -13,10 +13,13 @@ Json = Mapping[str, Any]
 ENDED_STATES = frozenset({"complete", "terminated"})
 STATES = frozenset({"blocked", "overdue", "warning", "in_progress", "processing"}) | ENDED_STATES
 ENDED = "ended"  # completed or terminated; the history does not show which
-STEP_EVENTS = ("ResponseStep", "Action", "Conditional", "EndStep")
+BEFORE_THE_END = ("ResponseStep", "Action", "Conditional")
+STEP_EVENTS = (*BEFORE_THE_END, "EndStep")
 # Order of events that started in the same second: the start of the workflow, its steps by their ends, its end.
 ORDER_WITHIN_SECOND = {"WorkflowStarted": 0, "EndStep": 2, "WorkflowTerminated": 3}
 NEVER = float("inf")
+# A termination ends the step and the instance, in this order; a step that ended sooner than this before was decided.
+CUT_OFF_SECONDS = 60.0
 NOT_STATED: Json = {"option": None, "type": None, "source": None}
 
 
@@ -91,8 +94,16 @@ class Timeline:
         if self._terminations():
             return "terminated"
         if self.ended_at:
-            return "complete" if any(end.ended for end in self.steps("EndStep")) else ENDED
+            return self._kind_of_end()
         return "blocked" if is_given(self.history.get("blocked_reason")) else "in_progress"
+
+    def _kind_of_end(self) -> str:
+        """Return how the instance ended according to its end steps, which a termination can have, too."""
+        kinds = {_folded(end.details.get("end_type")) for end in self.steps("EndStep") if end.ended}
+        if any("terminat" in kind for kind in kinds):
+            return "terminated"
+        is_unfinished = any(map(_lacks_responses, _latest(self.steps(*BEFORE_THE_END))))
+        return "complete" if "success" in kinds or (kinds and not is_unfinished) else ENDED
 
     @property
     def ended_at(self) -> Any:
@@ -221,11 +232,13 @@ class Timeline:
         return has_end_time(step.details) or is_overridden or is_given(self.ended_at) or self.state in ENDED_STATES
 
     def _was_cut_off(self, step: Event) -> bool:
-        """Return whether a step ended because the instance was terminated, not because of a response."""
-        if self.state != "terminated" or step not in _latest(self.steps()):
+        """Return whether a step ended, or may have ended, by a termination of the instance and not by a response."""
+        if self.state not in ("terminated", ENDED) or step not in _latest(self.steps(*BEFORE_THE_END)):
             return False
+        if self.state == ENDED:
+            return _lacks_responses(step)
         end, terminated = unix_time(step.details.get("ended_at")), unix_time(self.ended_at)
-        return end is None or terminated is None or end >= terminated
+        return end is None or terminated is None or end >= terminated - CUT_OFF_SECONDS
 
     def _contradiction(self, step: Event, decision: Json) -> dict[str, Any]:
         """Return a problem if the item's status belongs to another option of the step than the decided one."""
@@ -313,6 +326,19 @@ def responses_of(step: Json) -> list[Json]:
         for response in rows_of(step.get("responses"))
         if is_given(response.get("responded_at")) and not is_commenter(response) and str_id(response) not in commenters
     ]
+
+
+def _lacks_responses(step: Event) -> bool:
+    """Return whether a step shows no decision, and people who must respond but have not."""
+    details = step.details
+    if step.kind != "ResponseStep" or _folded(details.get("decision_type")) == "first" or details.get("override"):
+        return False
+    pending = [
+        row
+        for row in rows_of(details.get("responses"))
+        if not is_given(row.get("responded_at")) and not is_commenter(row)
+    ]
+    return _overall(details, ()) is None and any(row.get("required") is not False for row in pending)
 
 
 def commenters_of(step: Json) -> set[str | None]:

@@ -105,7 +105,7 @@ class Oracle:
                 instance["state"] == "terminated"
                 and row.get("decided_option") is None
                 and row.get("overridden_at") is None
-                and (row["ended_at"] is None or row["ended_at"] >= instance["ended_at"])
+                and (row["ended_at"] is None or row["ended_at"] >= instance["ended_at"] - timedelta(minutes=1))
             )
             is_open = stopped is None
             state = "not_started" if start is None else "open" if is_open else "cut_off" if is_cut_off else "ended"

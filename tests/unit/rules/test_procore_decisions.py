@@ -164,8 +164,38 @@ def test_step_that_was_cut_off_by_a_termination_is_not_decided():
     assert decision(half, terminated) is None
     assert decision(half, status="terminated", ended_at=at("11:00")) is None
     assert rules.find_occurrence({"history": [half, terminated]}, "Review", decided=True) is None
+    assert decision(half, end("Void"), terminated) is None
+    just_before = review(response(A, "Approve"), ended_at="2026-01-01T10:59:59Z")
+    assert decision(just_before, terminated) is None
     decided = review(response(A, "Approve"), ended_at=at("10:00"))
     assert decision(decided, terminated)["option"] == "Approve"
+
+
+ALL_OF_TWO = review(response(A, "Approve"), response(B, None), decision_type="all")
+
+
+@pytest.mark.parametrize(
+    ("end_type", "step", "state", "option"),
+    [
+        ("success", ALL_OF_TWO, "complete", "Approve"),
+        ("terminated", ALL_OF_TWO, "terminated", None),
+        ("Termination", review(response(A, "Approve")), "terminated", None),
+        ("failure", ALL_OF_TWO, "ended", None),
+        (None, ALL_OF_TWO, "ended", None),
+        ("failure", review(response(A, "Reject"), response(B, None), decision_type="first"), "complete", "Reject"),
+        ("failure", review(response(A, "Reject"), response(B, None, required=False)), "complete", "Reject"),
+        (None, review(response(A, "Approve"), response(B, None), overall_response="Approve"), "complete", "Approve"),
+        (None, review(response(A, "Approve")), "complete", "Approve"),
+    ],
+)
+def test_end_without_a_status_is_complete_only_if_nothing_is_missing(end_type, step, state, option):
+    ended = end("Void")
+    ended["details"]["end_type"] = end_type
+
+    found = describe(STARTED, step, ended, status=None, ended_at=at("11:00"))
+
+    assert found["state"] == state
+    assert (found["decision"] or {}).get("option") == option
 
 
 # --- a decision that contradicts the item's status ---
