@@ -119,6 +119,11 @@ BEHAVIOUR_FLAGS: dict[str, BehaviourFlag] = {
         ("none", "responses", "response_steps"),
         "What the user's granular permissions hide from a history: nothing, the single responses, or the steps.",
     ),
+    "termination_event": BehaviourFlag(
+        ("terminated", "end_step", "both"),
+        "What a history shows of a termination: a WorkflowTerminated, an EndStep, or both. The words of an EndStep's "
+        "`end_type` but `success` are not documented.",
+    ),
     "status_case": BehaviourFlag(
         ("lower", "upper"), "Whether the status of a history is in lower or upper case is not documented."
     ),

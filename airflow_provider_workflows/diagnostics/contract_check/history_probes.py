@@ -40,6 +40,19 @@ def history(records: Records) -> Outcome:
     return unexpected("a history has neither a status nor events") if found else not_seen(NO_HISTORY)
 
 
+def termination_event(records: Records) -> Outcome:
+    sides = []
+    for _, item in _histories(records):
+        types = {event.get("type") for event in _events(item)}
+        end_types = [str(_details(event).get("end_type")) for event in _events(item) if event.get("type") == "EndStep"]
+        has_end = any("terminat" in kind.lower() for kind in end_types)
+        if "WorkflowTerminated" in types:
+            sides.append("both" if has_end else "terminated")
+        elif has_end:
+            sides.append("end_step")
+    return only_side(sides, "no history shows a termination", "terminations")
+
+
 def status_case(records: Records) -> Outcome:
     statuses = [str(item["status"]) for _, item in _histories(records) if item.get("status")]
     return only_side(
@@ -238,6 +251,7 @@ PROBES: dict[str, Probe] = {
     probe.__name__: probe
     for probe in (
         history,
+        termination_event,
         status_case,
         more_words,
         history_order,

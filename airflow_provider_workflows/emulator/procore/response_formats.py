@@ -99,18 +99,15 @@ def history(procore: Procore, instance: Instance, *, instance_id: bool = False) 
         events = [event for event in events if event["type"] != "ResponseStep"]
     index = len(events) - 1 if instance.current is not None else None
     if instance.terminated_by is not None and instance.ended_at is not None:
-        events.append(
-            {
-                "type": "WorkflowTerminated",
-                "details": {
-                    "name": instance.template.name,
-                    "terminated_at": iso(instance.ended_at),
-                    "terminated_by": user_name(instance.terminated_by),
-                    "terminate_reason": None,
-                    "terminate_result": {"details": []},
-                },
-            }
-        )
+        ended_at, name = iso(instance.ended_at), instance.template.name
+        if flags["termination_event"] != "terminated":
+            ids = {"id": f"{instance.id}99", "uuid": f"{instance.id}-end", "name": "Terminated"}
+            details = {**ids, "started_at": ended_at, "ended_at": ended_at, "due_date": None}
+            events.append({"type": "EndStep", "details": {**details, "end_type": "terminated", "status": None}})
+        if flags["termination_event"] != "end_step":
+            by = {"terminated_by": user_name(instance.terminated_by), "terminate_reason": None}
+            details = {"name": name, "terminated_at": ended_at, **by, "terminate_result": {"details": []}}
+            events.append({"type": "WorkflowTerminated", "details": details})
     if flags["history_order"] == "newest_first":
         events.reverse()
         index = None if index is None else len(events) - 1 - index

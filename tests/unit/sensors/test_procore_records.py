@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_workflows.emulator.behaviour_flags import BEHAVIOUR_FLAGS
 from airflow_provider_workflows.exceptions import OutcomeUnclear
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.operators.procore import (
@@ -111,14 +112,18 @@ def test_override_decides_against_what_was_responded(emulator):
     assert outcome_names(poke(instance_id=instance_id))[0] == "Reject"
 
 
-def test_step_cut_off_by_a_termination_was_not_responded_to(emulator):
+@pytest.mark.parametrize("shown", BEHAVIOUR_FLAGS["termination_event"].values)
+@pytest.mark.parametrize("history", ["full", "no_status"])
+def test_step_cut_off_by_a_termination_was_not_responded_to(emulator, shown, history):
+    flags(emulator, termination_event=shown, history=history)
     instance_id = start_instance(emulator)
     respond(emulator, REVIEWER, "Approve", instance_id)
     emulator.control("POST", f"procore/instances/{instance_id}/terminate")
 
     with pytest.raises(AirflowFailException, match="ended without reaching"):
         poke(instance_id=instance_id, step_decided="Joint Review")
-    assert poke(instance_id=instance_id)["decision"] is None
+    ended = poke(instance_id=instance_id)
+    assert (ended["decision"], ended["state"]) == (None, "terminated")
 
 
 # --- the order of events ---

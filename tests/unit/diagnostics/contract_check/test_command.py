@@ -181,6 +181,7 @@ SIDES = {
         "history_order": "newest_first",
         "history_step_id": "step",
         "created_by": "absent",
+        "termination_event": "both",
         "status_case": "upper",
         "item_history": "absent",
         "bulk_history": "not_allowed",
