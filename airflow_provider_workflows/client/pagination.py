@@ -30,6 +30,8 @@ MAX_EMPTY_PAGES = 20  # consecutive, each of which names a next page
 MAX_CURSOR_CHARACTERS = 4096  # servers do not accept a longer URL
 MAX_ENVELOPE_DEPTH = 4  # nested objects around the rows
 SMALLER_PAGES = (1000, 500, 100, 50, 10)  # rows; 10 is the documented default of v2
+# A first page of so many rows, fewer than requested, may be as large as the server's pages are.
+USUAL_PAGES = frozenset({*SMALLER_PAGES, 20, 25, 30, 40, 200, 250})
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # valid in JSON, but not in a URL
 
 # Names are compared in lower case and without punctuation: ``next_cursor``, ``nextCursor`` and ``X-Next-Cursor``.
@@ -107,6 +109,7 @@ class Paginator:
         self._empty = 0  # consecutive pages without rows
         self._longest = 0  # rows of a page
         self._follows = False  # cursors or links
+        self._is_guess = False  # whether the page may not exist
         # Of the current page:
         self._rows: Iterator[dict[str, Any]] | None = None
         self._number = 0
@@ -121,7 +124,7 @@ class Paginator:
         while self._place is not None:
             if self._rows is None:
                 self._open()
-            assert self._rows is not None
+                continue
             row = next(self._rows, None)
             if row is None:
                 self._turn_over()
@@ -143,7 +146,13 @@ class Paginator:
         return True
 
     def _open(self) -> None:
-        response = self._request()
+        try:
+            response = self._request()
+        except InvalidRequest:
+            if not self._is_guess:
+                raise
+            self._place = None
+            return
         fault = partial(UnexpectedResponse, method="GET", path=self._path, status_code=response.status)
         body: Any = None
         content: Any = response.body
@@ -154,6 +163,9 @@ class Paginator:
             content = _data_of(body, fault, keep_malformed_rows=self._keep_malformed_rows)
             rows = iter(content)
         if content == self._content and next(rows, None) is not None:
+            if self._is_guess:  # the list takes no page numbers, and all of it is on its first page
+                self._place = None
+                return
             raise fault("A page repeats the one before it: the list has no paging, or an unknown kind of paging")
         self._signs = Signs.of(response, body, self._url, {*self._params, "per_page"})
         self._response, self._content, self._rows, self._number = response, content, rows, 0
@@ -200,6 +212,7 @@ class Paginator:
     def _following(self) -> Place | None:
         """Return the place of the next page, None after the last one."""
         signs, page, number = self._signs, self._page, self._number
+        self._is_guess = False
         if signs.places and (number or signs.more is not False):
             self._follows = True
             return signs.places[0]
@@ -223,7 +236,9 @@ class Paginator:
             return None
         # The response does not say whether there is more. A full page may be followed by another, so request it. A
         # cursor of unknown meaning must not be combined with a page number, so it is dropped.
-        return by_number if self._is_full else None
+        if not self._is_full and not self._turned and self._stated_size is None:
+            self._is_guess = number in USUAL_PAGES
+        return by_number if self._is_full or self._is_guess else None
 
     def _is_cut_short(self) -> bool:
         """Return whether to read the list once more because it has fewer rows than its total."""
@@ -250,8 +265,13 @@ class Paginator:
     @property
     def _is_full(self) -> bool:
         """Whether the page has the maximum number of rows, which may be smaller than the requested number."""
-        size = None if self._response is None else whole_number(self._response.headers.get("Per-Page", ""))
-        return self._number >= (self._per_page if size is None else size)
+        longest = self._longest if self._turned else self._per_page
+        return self._number >= (longest if self._stated_size is None else self._stated_size)
+
+    @property
+    def _stated_size(self) -> int | None:
+        """The maximum number of rows of a page, as the response states it."""
+        return None if self._response is None else whole_number(self._response.headers.get("Per-Page", ""))
 
     def _fault(self, problem: str) -> UnexpectedResponse:
         status = None if self._response is None else self._response.status

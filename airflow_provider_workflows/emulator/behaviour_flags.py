@@ -63,7 +63,9 @@ BEHAVIOUR_FLAGS: dict[str, BehaviourFlag] = {
         "Response to any call in project 1002: the user may see the project, or may not (or no longer).",
     ),
     "page_limit": BehaviourFlag(
-        ("documented", "50"), "The maximum page size, 100 rows in v2 and 2000 in v1, is documented for most lists only."
+        ("documented", "50", "lowered"),
+        "The maximum page size, 100 rows in v2 and 2000 in v1, is documented for most lists only. Where it is 50, a "
+        "larger one is rejected, or lowered to 50.",
     ),
     "instances_paging": BehaviourFlag(
         ("cursor_and_page", "page_only", "cursor_only"),

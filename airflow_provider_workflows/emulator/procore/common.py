@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Header, Request, Response
 
 from ..state import COMPANY, POSSIBLE_ASSIGNEES, PROJECTS, SECOND_PROJECT, USERS, EmulatorState, Rejection
 from . import schemas
-from .gateway import check_access, max_page_size, page_headers
+from .gateway import accepted_size, check_access, max_page_size, page_headers
 
 Row = TypeVar("Row")
 
@@ -34,15 +34,17 @@ def check_possible_assignees(user_ids: Sequence[str], source: str) -> None:
             raise rejection(422, "not_a_possible_assignee", f"User {user_id} cannot be assigned.", source)
 
 
-def check_page(request: Request, page: int, per_page: int) -> None:
+def check_page(request: Request, page: int, per_page: int) -> int:
+    """Check the parameters of a list; return the size of its pages."""
     max_size = max_page_size(request, 100)
     if page < 1 or not 1 <= per_page <= max_size:
         raise rejection(400, "invalid_parameter", f"page must be at least 1, and per_page 1 to {max_size}.", "per_page")
+    return accepted_size(request, per_page)
 
 
 def page_of(request: Request, response: Response, found: Sequence[Row], page: int, per_page: int) -> Sequence[Row]:
     """Return the rows of one page, and set the paging headers of the response."""
-    check_page(request, page, per_page)
+    per_page = check_page(request, page, per_page)
     response.headers.update(page_headers(request, page, per_page, len(found)))
     return found[(page - 1) * per_page : page * per_page]
 

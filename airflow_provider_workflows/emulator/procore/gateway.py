@@ -38,6 +38,7 @@ def check_token(state: EmulatorState, request: Request) -> str:
 def page_of(request: Request, response: Response, rows: list[Any], page: int, per_page: int) -> list[Any]:
     """Return one page of a v1 list, and set the paging headers of the response."""
     max_size = max_page_size(request, 2000)
+    per_page = accepted_size(request, per_page)
     if page < 1 or not 1 <= per_page <= max_size:
         raise Rejection(400, {"message": f"page must be at least 1, and per_page 1 to {max_size}", "code": 400})
     response.headers.update(page_headers(request, page, per_page, len(rows)))
@@ -46,8 +47,12 @@ def page_of(request: Request, response: Response, rows: list[Any], page: int, pe
 
 def max_page_size(request: Request, documented: int) -> int:
     """Return the maximum page size."""
-    limit = request.state.flags["page_limit"]
-    return documented if limit == "documented" else int(limit)
+    return 50 if request.state.flags["page_limit"] == "50" else documented
+
+
+def accepted_size(request: Request, per_page: int) -> int:
+    """Return the size of a page for the requested one."""
+    return min(per_page, 50) if request.state.flags["page_limit"] == "lowered" else per_page
 
 
 def as_json(response: Response, content: Any) -> JSONResponse:

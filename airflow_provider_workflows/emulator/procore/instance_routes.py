@@ -52,7 +52,7 @@ def _list_and_start(state: EmulatorState, procore: Procore, both: APIRouter) -> 
             raise rejection(400, "missing_parameter", "filters[tool_subtype] is required.", "filters[tool_subtype]")
         if cursor is not None and page is not None:
             raise rejection(400, "invalid_parameter", "cursor and page cannot be combined.", "cursor")
-        check_page(request, 1 if page is None else page, per_page)
+        per_page = check_page(request, 1 if page is None else page, per_page)
         style = state.flags["cursor_place"]
         is_numbered = style in ("body_has_more", "body_total_pages")
         paging = state.flags["instances_paging"]

@@ -102,11 +102,16 @@ def history(procore: Procore, instance: Instance, *, instance_id: bool = False) 
         ended_at, name = iso(instance.ended_at), instance.template.name
         if flags["termination_event"] != "terminated":
             ids = {"id": f"{instance.id}99", "uuid": f"{instance.id}-end", "name": "Terminated"}
-            details = {**ids, "started_at": ended_at, "ended_at": ended_at, "due_date": None}
-            events.append({"type": "EndStep", "details": {**details, "end_type": "terminated", "status": None}})
+            times = {"started_at": ended_at, "ended_at": ended_at, "due_date": None}
+            events.append({"type": "EndStep", "details": {**ids, **times, "end_type": "terminated", "status": None}})
         if flags["termination_event"] != "end_step":
-            by = {"terminated_by": user_name(instance.terminated_by), "terminate_reason": None}
-            details = {"name": name, "terminated_at": ended_at, **by, "terminate_result": {"details": []}}
+            details: dict[str, Any] = {
+                "name": name,
+                "terminated_at": ended_at,
+                "terminated_by": user_name(instance.terminated_by),
+                "terminate_reason": None,
+                "terminate_result": {"details": []},
+            }
             events.append({"type": "WorkflowTerminated", "details": details})
     if flags["history_order"] == "newest_first":
         events.reverse()

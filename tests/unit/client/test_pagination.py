@@ -339,3 +339,39 @@ def test_list_that_is_none_is_an_error_in_any_case(requests_mock, body):
 
     with pytest.raises(UnexpectedResponse):
         list(RestClient(BASE).pages("/x", per_page=5, style="v2", keep_malformed_rows=True))
+
+
+# --- a server that lowers the size of a page, and says nothing ---
+
+
+class LoweringServer(Server):
+    """Returns at most so many rows as a page; a page after the last one is empty, the first one again, or rejected."""
+
+    beyond = "empty"
+
+    def respond(self, request, context) -> str:
+        self.requested.append(request.qs)
+        number = int(request.qs.get("page", ["1"])[0])
+        rows = [{"id": row} for row in range(1, self.size + 1)]
+        shown = rows[(number - 1) * self.largest_page : number * self.largest_page]
+        if number > 1 and self.beyond == "rejected":
+            context.status_code = 400
+        if number > 1 and self.beyond == "first":
+            shown = rows[: self.largest_page]
+        return json.dumps({"data": shown})
+
+
+@pytest.mark.parametrize(("size", "requests"), [(9, 1), (10, 2), (11, 2), (25, 3), (30, 4)])
+def test_page_of_a_lowered_size_is_not_taken_for_the_last(requests_mock, size, requests):
+    server = LoweringServer(requests_mock, size, lambda *_: ({}, {}), largest_page=10)
+
+    assert server.read(per_page=100) == list(range(1, size + 1))
+    assert len(server.requested) == requests
+
+
+@pytest.mark.parametrize("beyond", ["first", "rejected"])
+def test_list_without_page_numbers_may_have_a_usual_size(requests_mock, beyond):
+    server = LoweringServer(requests_mock, 10, lambda *_: ({}, {}), largest_page=10)
+    server.beyond = beyond
+
+    assert server.read(per_page=100) == list(range(1, 11))

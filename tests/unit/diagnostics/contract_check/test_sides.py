@@ -33,6 +33,8 @@ def prepare(tenant, flag, side):
     """Let something happen after the flag is set, where the flag is not about reading."""
     if flag == "hourly_limit":
         tenant.later(3700)  # the requests of other tests count no more
+    if flag == "page_limit":
+        tenant.control("procore/instances/many", count=60)
     if (flag, side) == ("bulk_replace_status", "more_words"):
         tenant.control("flags", "PATCH", operation_delay=1000)
         tenant.replace()
