@@ -59,8 +59,8 @@ def describe_instance(history: Json | Timeline, *, instance_id: str, item_id: st
         blocked_reason, ambiguous}``. ``state`` is one of :data:`STATES`, ``ended`` if the history does not show how the
         instance ended, or a state that this package does not know. ``decision`` is that of the response step that ended
         last, as :meth:`Timeline.decision_at` returns it, or None; ``last_response`` is ``{option, type, comment, by,
-        at}`` or None. ``ambiguous`` names those of ``step`` and ``item_status`` that are None because the history does
-        not show the order of events. Times are the API's own strings.
+        at}`` or None. ``ambiguous`` names those of ``step``, ``item_status`` and ``last_response`` that are None
+        because the history does not show the order of events. Times are the API's own strings.
     """
     history_timeline = timeline_of(history)
     steps = {str(step.details.get("name")): step.details.get("name") for step in _current(history_timeline)}
@@ -75,7 +75,10 @@ def describe_instance(history: Json | Timeline, *, instance_id: str, item_id: st
         "started_at": history_timeline.started_at,
         "ended_at": history_timeline.ended_at,
         "blocked_reason": history_timeline.history.get("blocked_reason"),
-        "ambiguous": [name for name, values in found.items() if len(values) > 1],
+        "ambiguous": [
+            *(name for name, values in found.items() if len(values) > 1),
+            *(["last_response"] if history_timeline.has_unclear_last_response() else []),
+        ],
     }
 
 
@@ -176,8 +179,8 @@ def find_occurrence(
     history_timeline = timeline_of(history)
     matching = []
     for event in history_timeline.steps():
-        names = (str(event.details.get("name")).casefold(), str(event.details.get("uuid")).casefold())
-        if step.casefold() not in names or (decided and history_timeline.decision_at(event) is None):
+        names = [str(event.details.get(key)).strip().casefold() for key in ("name", "uuid")]
+        if step.strip().casefold() not in names or (decided and history_timeline.decision_at(event) is None):
             continue
         matching.append(event)
     occurrences = _later(history_timeline, matching, after)

@@ -150,19 +150,37 @@ class Timeline:
     # --- what was responded and decided ---
 
     def last_response(self, steps: Iterable[Event] | None = None) -> dict[str, Any] | None:
-        """Return the latest response of a responder, of all steps or of some: ``{option, type, comment, by, at}``."""
-        chosen = self.events if steps is None else steps
-        responses = [response for step in chosen for response in responses_of(step.details)]
-        if not responses:
+        """
+        Return the latest response of a responder, of all steps or of some: ``{option, type, comment, by, at}``.
+
+        None if there is none, or if :meth:`has_unclear_last_response`.
+        """
+        last = self._last_responses(steps)
+        if not last or len(_labels(last)) > 1:
             return None
-        last = sorted(responses, key=lambda response: seconds(response["responded_at"]))[-1]
+        response = last[-1]
         return {
-            "option": last.get("response"),
-            "type": last.get("response_type"),
-            "comment": last.get("comment"),
-            "by": person(last),
-            "at": last["responded_at"],
+            "option": response.get("response"),
+            "type": response.get("response_type"),
+            "comment": response.get("comment"),
+            "by": person(response),
+            "at": response["responded_at"],
         }
+
+    def has_unclear_last_response(self) -> bool:
+        """Return whether the latest responses came in the same second, with different options."""
+        return len(_labels(self._last_responses())) > 1
+
+    def _last_responses(self, steps: Iterable[Event] | None = None) -> list[Json]:
+        """Return the latest response of all steps or of some; several if their order is unknown."""
+        chosen = self.events if steps is None else steps
+        found = [
+            ((seconds(response["responded_at"]), step.rank), response)
+            for step in chosen
+            for response in responses_of(step.details)
+        ]
+        latest = max((key for key, _ in found), default=None)
+        return [response for key, response in found if key == latest]
 
     def last_decision(self) -> dict[str, Any] | None:
         """Return the decision of the response step that ended last, as :meth:`decision_at`, or None."""

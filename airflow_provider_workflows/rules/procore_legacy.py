@@ -371,7 +371,8 @@ def _whole_seconds(entered: str | None, acted: str | None) -> tuple[float, float
 
 def names_of(instance: Json) -> set[str]:
     """Return the names by which the current state of an instance can be given: its name, status and id, folded."""
-    return {str(instance[key]).casefold() for key in ("state", "state_id", "status") if instance[key] is not None}
+    names = [instance[key] for key in ("state", "state_id", "status")]
+    return {str(name).strip().casefold() for name in names if name is not None}
 
 
 def _listed_activity(activity: Json) -> dict[str, Any]:

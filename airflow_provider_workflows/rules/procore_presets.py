@@ -60,7 +60,8 @@ def desired_group_for(
     :param replace: Whether to remove all other members.
     :param allow_empty: Whether a group may be left without members.
     """
-    known = [g for g in groups if group.casefold() in (str(g.get("uuid")).casefold(), str(g.get("name")).casefold())]
+    name = group.strip().casefold()
+    known = [g for g in groups if name in [str(g.get(key)).strip().casefold() for key in ("uuid", "name")]]
     if len(known) != 1:
         names = ", ".join(repr(g.get("name")) for g in (known or groups)) or "none"
         problem = "several groups have this name" if known else "the template has no such group"

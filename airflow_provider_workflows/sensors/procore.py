@@ -86,7 +86,7 @@ class ProcoreInstanceSensor(ItemParameters, NotifyingSensor, ProcoreSensor):
     or None; ``source`` is ``overall_response``, ``override`` or ``responses``. If the history does not show the
     decision, or it contradicts the item's status, ``problem`` says so, and ``candidates`` are the possible options.
     ``last_response`` is the latest response, which may not be the decisive one. ``ambiguous`` names the keys that are
-    None because the history does not show the order of its events: ``step``, ``item_status``.
+    None because the history does not show the order of its events: ``step``, ``item_status``, ``last_response``.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 

@@ -549,8 +549,8 @@ def _is_assigned(preset: Mapping[str, Any], assignment: Mapping[str, Any]) -> bo
     if assignment["preset_id"] is not None:
         return str(preset.get("id")) == str(assignment["preset_id"])
     template = preset.get("template") or {}
-    desired = str(assignment["template"]).casefold()
-    return desired in (str(template.get("id")), str(template.get("name")).casefold())
+    desired = str(assignment["template"]).strip().casefold()
+    return desired in (str(template.get("id")), str(template.get("name")).strip().casefold())
 
 
 def _change_message(group: Mapping[str, Any]) -> str:

@@ -150,6 +150,13 @@ def test_step_without_a_decision_hides_an_earlier_decision():
     assert decision(review(response(A, "Approve")), later, end("Rejected", "12:00")) is None
 
 
+def test_step_with_blanks_around_its_name_is_found():
+    blank = review(response(A, "Approve"), name=" Review ")
+
+    for name in ("review", " Review "):
+        assert rules.find_occurrence({"history": [blank, end("Approved")]}, name, decided=True) is not None
+
+
 def test_step_that_still_waits_has_no_decision_yet():
     going_on = review(response(A, "Approve"), ended_at=None)
 
@@ -196,6 +203,16 @@ def test_end_without_a_status_is_complete_only_if_nothing_is_missing(end_type, s
 
     assert found["state"] == state
     assert (found["decision"] or {}).get("option") == option
+
+
+def test_last_of_two_responses_in_one_second_is_ambiguous():
+    both = [response(A, "Approve"), response(B, "Reject")]
+
+    for order in (both, both[::-1]):
+        found = describe(STARTED, review(*order))
+        assert (found["last_response"], found["ambiguous"]) == (None, ["last_response"])
+    later = describe(STARTED, review(both[0], response(B, "Reject", "10:01")))
+    assert (later["last_response"]["by"], later["ambiguous"]) == (B, [])
 
 
 # --- a decision that contradicts the item's status ---

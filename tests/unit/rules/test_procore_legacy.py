@@ -86,6 +86,13 @@ def test_a_state_is_named_by_name_status_or_id(name):
     assert decide(described(), skip_on={name}).action == "skip"
 
 
+def test_state_with_blanks_around_its_name_is_found():
+    blank = described(state="Approved ", status=" Done")
+
+    for name in ("Approved", "done"):
+        assert rules.evaluate_instance(blank, until=[name], fail_on=[], skip_on=[]).action == "succeed"
+
+
 def test_a_wait_continues_in_a_state_that_is_not_named():
     assert decide(described()) is None
 
