@@ -174,13 +174,13 @@ def _not_handled(failed: Mapping[str, Exception]) -> Exception:
 def workflowsoft_integration(
     python_callable: Callable[..., Any] | None = None,
     *,
-    workflowsoft_conn_id: str = "workflowsoft_default",
+    workflowsoft_conn_id: str | None = None,
     expected_fields: Mapping[str, str] | None = None,
-    custom_action: str = "__AUTO__",
-    on_unknown_completion: str = "fail",
-    allow_unknown_types: bool = False,
-    verify: str = "exact",
-    confirm_timeout: timedelta | float = 30.0,
+    custom_action: str | None = None,
+    on_unknown_completion: str | None = None,
+    allow_unknown_types: bool | None = None,
+    verify: str | None = None,
+    confirm_timeout: timedelta | float | None = None,
     dry_run: bool | str | None = None,
     **kwargs: Any,
 ) -> Any:
@@ -208,7 +208,8 @@ def workflowsoft_integration(
     already_completed}``; ``rejected`` is the reason, or None. For a list it returns a list of these, without the
     instances that were left open.
 
-    :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft`` (templated).
+    :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft``; default ``workflowsoft_default``
+        (templated).
     :param expected_fields: ``{label or key: type}`` that the instance must have (templated).
     :param custom_action: Presumably the action by which the process leaves the step; default ``__AUTO__`` (templated).
     :param on_unknown_completion: What to do if it remains unknown whether it was completed: ``fail`` (default),
@@ -223,7 +224,7 @@ def workflowsoft_integration(
     :raises StepMoved: the instance is already completed; never retried.
     :raises OutcomeUnknown: it remains unknown whether it was written, or completed; never retried.
     """
-    options = {
+    own = {
         "workflowsoft_conn_id": workflowsoft_conn_id,
         "expected_fields": expected_fields,
         "custom_action": custom_action,
@@ -231,16 +232,17 @@ def workflowsoft_integration(
         "allow_unknown_types": allow_unknown_types,
         "verify": verify,
         "confirm_timeout": confirm_timeout,
-        **({} if dry_run is None else {"dry_run": dry_run}),  # else left to a DAG's default_args
+        "dry_run": dry_run,
     }
+    # An option that is not given is left to a DAG's default_args.
+    present = {name: value for name, value in own.items() if value is not None}
+    options = {"multiple_outputs": XCOM_HOLDS_NONE, **present, **kwargs}
 
     def decorate(function: Callable[..., Any]) -> Any:
         return task_decorator_factory(
             called_with(function, INSTANCE, instead_of=FIELDS),
-            multiple_outputs=kwargs.pop("multiple_outputs", XCOM_HOLDS_NONE),
             decorated_operator_class=_IntegrationDecoratedOperator,
-            **options,
-            **unretried(kwargs),
+            **unretried(options),
         )
 
     return decorate if python_callable is None else decorate(python_callable)

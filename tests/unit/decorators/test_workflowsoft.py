@@ -114,6 +114,30 @@ def test_functions_return_is_written_and_the_instance_completed(emulator, instan
     assert json.loads(json.dumps(result)) == result
 
 
+DEFAULT_ARGS = {
+    "workflowsoft_conn_id": "site_b",
+    "expected_fields": {"Venue": "Text"},
+    "custom_action": "Approved",
+    "on_unknown_completion": "assume_done",
+    "allow_unknown_types": True,
+    "verify": "normalized",
+    "confirm_timeout": 5.0,
+    "dry_run": True,
+}
+
+
+@pytest.mark.parametrize("is_mapped", [False, True])
+def test_options_come_from_the_default_args_of_the_dag(is_mapped):
+    with DAG("any", schedule=None, default_args=DEFAULT_ARGS) as dag:
+        task_function = workflowsoft_integration(task_id="decide", verify="exact")(lambda fields: None)
+        task_function.expand(integration_instance_id=["3"]) if is_mapped else task_function("3")
+    built = dag.get_task("decide")
+    if is_mapped:
+        built = built.unmap({"op_args": [], "op_kwargs": {"integration_instance_id": "3"}})
+
+    assert {name: getattr(built, name) for name in DEFAULT_ARGS} == {**DEFAULT_ARGS, "verify": "exact"}
+
+
 def test_the_function_gets_typed_values_under_labels_or_keys(emulator, store):
     started = emulator.control("POST", "workflowsoft/processes", diagram="Field types")
     received = {}
