@@ -88,8 +88,8 @@ class WorkflowsoftHook(WorkflowsHook):
         """
         Require that the connection allows polling for integration instances.
 
-        :raises ConfigurationError: extra ``allow_consume`` is not true, or the connection is a dry run and a poll may
-            consume an instance.
+        :raises ConfigurationError: extra ``allow_consume`` is not true, or the connection or the task is a dry run and
+            a poll may consume an instance.
         """
         if not self.may_consume:
             raise ConfigurationError(
@@ -98,8 +98,10 @@ class WorkflowsoftHook(WorkflowsHook):
                 "other's work. Set the extra 'allow_consume' to true in one deployment only."
             )
         if self.dry_run and not self.lists_until_completed:
+            task = "The task is a dry run (parameter 'dry_run')"
+            connection = f"Connection {self.conn_id!r} is a dry run (extra 'dry_run')"
             raise ConfigurationError(
-                f"Connection {self.conn_id!r} is a dry run (extra 'dry_run'), and a poll for new integration instances "
+                f"{task if self._is_dry_run else connection}, and a poll for new integration instances "
                 "would remove them from Workflowsoft (extra 'new_integrations'). Set 'dry_run' to false, pass the id "
                 "of an instance to the tasks by hand, or set 'new_integrations' to 'listed_until_completed' if this "
                 "Workflowsoft works that way."

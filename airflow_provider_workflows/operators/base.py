@@ -18,11 +18,11 @@ from airflow_provider_workflows.exceptions import (
     DryRun,
     WorkflowsError,
 )
-from airflow_provider_workflows.operators.dry_run import dry_run_context
+from airflow_provider_workflows.operators.dry_run import DryRunParameter, dry_run_context
 from airflow_provider_workflows.operators.tracing import action_span
 from airflow_provider_workflows.operators.waiting import DEADLINE, LABEL_TEMPLATE, WaitLifeCycle
 from airflow_provider_workflows.rules.decision_summary import summary_of
-from airflow_provider_workflows.rules.parameters import as_flag, check_rendered, seconds
+from airflow_provider_workflows.rules.parameters import check_rendered, seconds
 from airflow_provider_workflows.settings import poke_interval_seconds
 from airflow_provider_workflows.version_compat import (
     HAS_TASK_STATE_STORE,
@@ -134,7 +134,7 @@ def unretried(kwargs: dict[str, Any]) -> dict[str, Any]:
     return kwargs if HAS_TASK_STATE_STORE else {**kwargs, "retries": 0}
 
 
-class WritingOperator(WorkflowsOperator):
+class WritingOperator(DryRunParameter, WorkflowsOperator):
     """
     Perform an action that changes something; in a dry run, return what it would send.
 
@@ -143,29 +143,16 @@ class WritingOperator(WorkflowsOperator):
     with ``query`` and ``headers`` where a call has its own, and those members of its usual result that are known and
     do not say that something was done. ``would_send`` is empty if the task would send nothing. The task does not wait
     for a result, and stores nothing that would bind a later run.
-
-    :param dry_run: Whether to send nothing that changes something; also if the connection's extra ``dry_run`` is true
-        (templated).
     """
 
-    if TYPE_CHECKING:
-        hook: Any
-
-    def __init__(self, *, dry_run: bool | str = False, **kwargs: Any):
+    def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
-        # Airflow's method of this name, which logs the template fields, has no caller any more.
-        self.dry_run = dry_run  # type: ignore[assignment, method-assign]
         self._would_send: list[dict[str, Any]] = []
         # Members of the result that are known before the action is sent.
         self.known: Mapping[str, Any] = {}
 
     def traced(self, context: Context) -> AbstractContextManager[None]:
         return action_span(self, context)
-
-    def start_dry_run(self) -> None:
-        """Let the hook send nothing that changes something, if the task is a dry run."""
-        if as_flag("dry_run", self.dry_run):
-            self.hook.start_dry_run()
 
     def perform(self, context: Context) -> Any:
         self.start_dry_run()

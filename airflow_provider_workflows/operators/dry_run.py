@@ -1,11 +1,14 @@
-"""The task state store in a dry run: it is read as usual, and what the task stores about its action is forgotten."""
+"""A dry run of a task: its parameter, and its task state store, which forgets what the task stores about its action."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
+from airflow.providers.common.compat.sdk import BaseOperator
+
 from airflow_provider_workflows.operators.waiting import DEADLINE, POLLS
+from airflow_provider_workflows.rules.parameters import as_flag
 from airflow_provider_workflows.version_compat import CLEARS_KEY, CLEARS_TTL, lasting_state_store
 
 if TYPE_CHECKING:
@@ -14,6 +17,30 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_workflows.version_compat import StateStore
+
+
+class DryRunParameter(BaseOperator):
+    """
+    Hold the parameter of an operator or sensor that may change something.
+
+    A base class of Airflow's own kind, so that a DAG's ``default_args`` reach the parameter.
+
+    :param dry_run: Whether to send nothing that changes something; also if the connection's extra ``dry_run`` is true
+        (templated).
+    """
+
+    if TYPE_CHECKING:
+        hook: Any
+
+    def __init__(self, *, dry_run: bool | str = False, **kwargs: Any):
+        super().__init__(**kwargs)
+        # Airflow's method of this name, which logs the template fields, has no caller any more.
+        self.dry_run = dry_run  # type: ignore[assignment, method-assign]
+
+    def start_dry_run(self) -> None:
+        """Let the hook send nothing that changes something, if the task is a dry run."""
+        if as_flag("dry_run", self.dry_run):
+            self.hook.start_dry_run()
 
 
 class DryRunStore:

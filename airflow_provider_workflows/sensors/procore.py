@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.operators.dry_run import DryRunParameter
 from airflow_provider_workflows.operators.procore.item import ItemParameters, check_tools_and_projects
 from airflow_provider_workflows.rules.datetimes import has_zone, parse_time
 from airflow_provider_workflows.rules.parameters import (
@@ -66,7 +67,7 @@ def __getattr__(name: str) -> Any:
     return found
 
 
-class ProcoreInstanceSensor(ItemParameters, NotifyingSensor, ProcoreSensor):
+class ProcoreInstanceSensor(ItemParameters, DryRunParameter, NotifyingSensor, ProcoreSensor):
     """
     Wait until a workflow instance is in a given state, or has reached or completed a given step.
 
@@ -110,6 +111,8 @@ class ProcoreInstanceSensor(ItemParameters, NotifyingSensor, ProcoreSensor):
         The wait continues, even if a level fails, unless it has ``then``.
     :param overdue_after: For notifiers without levels: seconds, or a timedelta, that a step may be pending; default:
         until Procore's due date of the step. Without a due date in the history, no step is overdue.
+    :param dry_run: Whether a level adds no assignees, and reports what it would send; also if the connection's extra
+        ``dry_run`` is true (templated).
     :raises ConfigurationError: both instance and item given, or neither; an unknown state or tool.
     """
 
@@ -122,6 +125,7 @@ class ProcoreInstanceSensor(ItemParameters, NotifyingSensor, ProcoreSensor):
         "step_reached",
         "step_decided",
         "after",
+        "dry_run",
     )
 
     def __init__(
@@ -150,6 +154,7 @@ class ProcoreInstanceSensor(ItemParameters, NotifyingSensor, ProcoreSensor):
         from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigger
 
         self.check_instance()
+        self.start_dry_run()
         return ProcoreInstanceWaitTrigger(
             **self.trigger_arguments(),
             overdue_watch=self.overdue_watch_argument(),
@@ -192,9 +197,11 @@ class ProcoreInstanceSensor(ItemParameters, NotifyingSensor, ProcoreSensor):
             step_occurrence_id=step_occurrence_id,
             required=level.required,
             on_step_moved="succeed",
+            dry_run=self.dry_run,
             **{name: self.render_template(template, context) for name, template in templates.items()},
         )
         check_rendered(adding)
+        adding.start_dry_run()
         with documented_form():
             result = adding.act(self._context_of_level(context, f"level_{overdue_step.level}_{step_occurrence_id}_"))
         return None if result is None else list(result["added"])

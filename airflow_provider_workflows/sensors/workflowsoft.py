@@ -14,6 +14,7 @@ from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import NOTHING_DONE, ConfigurationError, OutcomeUnknown, ServerError
 from airflow_provider_workflows.links.airflow import ApprovalsLink
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
+from airflow_provider_workflows.operators.dry_run import DryRunParameter
 from airflow_provider_workflows.rules.parameters import check_required, require_exactly_one, str_id
 from airflow_provider_workflows.rules.poll_journal import LOSS_ADVICE, MAX_INSTANCES, PollJournal, name_instances
 from airflow_provider_workflows.rules.workflowsoft import UnreadableInstances
@@ -34,7 +35,7 @@ JOURNAL = "new_integrations"  # key in the part of the task state store that sur
 STARTED = "new_integrations_started"  # key in the part that Airflow deletes when the task is cleared
 
 
-class WorkflowsoftIntegrationSensor(WorkflowsSensor):
+class WorkflowsoftIntegrationSensor(DryRunParameter, WorkflowsSensor):
     """
     Wait for new integration instances of a step, and return each of them once over all tries of the task.
 
@@ -63,6 +64,8 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
     :param timeout: Seconds, or a timedelta, until the wait fails, or skips with ``soft_fail``; by default
         ``[sensors] default_timeout``.
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
+    :param dry_run: Whether to fail instead of polling if a poll consumes instances; also if the connection's extra
+        ``dry_run`` is true (templated).
     :raises ConfigurationError: a parameter is wrong; polling is not allowed; no such diagram or step, or several
         (they are listed).
     :raises NotFound: Workflowsoft does not have ``step_id``.
@@ -71,7 +74,7 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
     """
 
     label_parameters = {"step": "step", "step id": "step_id"}
-    template_fields: Sequence[str] = ("workflowsoft_conn_id", "diagram", "step", "step_id", "max_instances")
+    template_fields: Sequence[str] = ("workflowsoft_conn_id", "diagram", "step", "step_id", "max_instances", "dry_run")
     operator_extra_links = (WorkflowsoftItemLink(), ApprovalsLink())
     returns_mapping = False
 
@@ -114,6 +117,7 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         require_exactly_one(step=self.step, step_id=self.step_id)
         require_exactly_one(diagram=self.diagram, step_id=self.step_id)
         max_instances = self._checked_max_instances()
+        self.start_dry_run()
         self.hook.check_may_consume()
         place = self._place or {"step": str_id(self.step), "step_id": str_id(self.step_id)}
         return WorkflowsoftIntegrationWaitTrigger(

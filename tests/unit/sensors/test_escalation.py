@@ -585,11 +585,15 @@ def test_level_waits_for_the_task_whose_result_it_uses(emulator, monkeypatch, tm
     assert (body["assignee_ids"], body["comment"]) == ([RITA, LEE], "Budget Check of requests_hr_review")
 
 
-def test_dry_run_adds_no_one_and_says_what_it_would_send(emulator, store, set_connection, build):
+@pytest.mark.parametrize("by", ["connection", "default_args", "template"])
+def test_dry_run_adds_no_one_and_says_what_it_would_send(emulator, store, set_connection, build, by):
     connection = emulator.connection("procore")
-    connection["extra"]["dry_run"] = True
+    connection["extra"]["dry_run"] = by == "connection"
     set_connection("procore_default", connection)
-    sensor = build(on_overdue=Level(after=24, add_assignees=RITA))
+    with DAG("any", schedule=None, default_args={"dry_run": True} if by == "default_args" else {}):
+        parameters = {"dry_run": "{{ params.dry_run }}"} if by == "template" else {}
+        sensor = build(on_overdue=Level(after=24, add_assignees=RITA), **parameters)
+    sensor.render_template_fields({"params": {"dry_run": True}})
     hours_pass(emulator, 25)
     sensor.poke({"task_state_store": store})
     approve(emulator)
@@ -600,6 +604,12 @@ def test_dry_run_adds_no_one_and_says_what_it_would_send(emulator, store, set_co
     for text in ("additional_assignees", RITA):
         assert text in result["escalation_problem"]
     assert not [key for key in store if key.startswith("level_")]
+
+
+def test_dry_run_that_is_no_boolean_fails_before_a_poll(emulator, build):
+    with pytest.raises(ConfigurationError, match="dry_run must be True or False"):
+        build(dry_run="perhaps").poke({})
+    assert not [row for row in emulator.requests() if "/workflows/" in row["path"]]
 
 
 # --- the end of a wait ---

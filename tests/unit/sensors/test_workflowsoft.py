@@ -19,6 +19,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowTaskTimeout,
     TaskDeferred,
 )
+from airflow.sdk import DAG
 
 from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.client.retry import RetryPolicy
@@ -432,12 +433,17 @@ def test_without_permission_nothing_is_sent_and_the_error_says_why(connect, emul
 
 
 @pytest.mark.parametrize("way", [WAYS["poke"], WAYS["deferrable"]])
-def test_dry_run_rejects_a_poll_that_consumes(connect, emulator, store, way):
+@pytest.mark.parametrize("of_connection", [True, False])
+def test_dry_run_rejects_a_poll_that_consumes(connect, emulator, store, way, of_connection):
     person_starts(emulator)
-    connect("consumed_on_read", dry_run=True)
+    connect("consumed_on_read", dry_run=of_connection)
     before = len(emulator.requests())
+    whose = "Connection 'workflowsoft_default' is a dry run" if of_connection else "The task is a dry run"
 
-    with pytest.raises(ConfigurationError, match=r"workflowsoft_default.*dry_run"):
+    with (
+        DAG("any", schedule=None, default_args={} if of_connection else {"dry_run": True}),
+        pytest.raises(ConfigurationError, match=f"{whose}.*dry_run"),
+    ):
         sensor(**way).execute({"task_state_store": store})
     assert len(emulator.requests()) == before
 
@@ -445,11 +451,12 @@ def test_dry_run_rejects_a_poll_that_consumes(connect, emulator, store, way):
     assert len(sensor().execute({"task_state_store": store})) == 1
 
 
-def test_dry_run_polls_where_a_poll_consumes_nothing(connect, emulator):
+@pytest.mark.parametrize("of_connection", [True, False])
+def test_dry_run_polls_where_a_poll_consumes_nothing(connect, emulator, of_connection):
     started = person_starts(emulator)
-    connect("listed_until_completed", dry_run=True)
+    connect("listed_until_completed", dry_run=of_connection)
 
-    assert sensor().execute({}) == rows_of(started)
+    assert sensor(dry_run=not of_connection).execute({}) == rows_of(started)
 
 
 def test_connection_that_becomes_a_dry_run_is_not_polled_again(connect, emulator, run):
