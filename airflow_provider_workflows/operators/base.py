@@ -11,13 +11,14 @@ from datetime import datetime, timedelta
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
+from airflow.providers.common.compat.sdk import AirflowFailException, conf
 
 from airflow_provider_workflows.exceptions import (
     ConfigurationError,
     DryRun,
     WorkflowsError,
 )
+from airflow_provider_workflows.operators.booleans import BooleanParameters
 from airflow_provider_workflows.operators.dry_run import DryRunParameter, dry_run_context
 from airflow_provider_workflows.operators.tracing import action_span
 from airflow_provider_workflows.operators.waiting import DEADLINE, LABEL_TEMPLATE, WaitLifeCycle
@@ -43,7 +44,7 @@ PROGRESS_LOG_SECONDS = 10.0
 PIN_TTL = timedelta(days=365)
 
 
-class WorkflowsOperator(BaseOperator):
+class WorkflowsOperator(BooleanParameters):
     """
     Perform one action in Procore or Workflowsoft; an Airflow retry never performs it a second time.
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules.datetimes import unix_time
 from airflow_provider_workflows.rules.overdue import OverdueStep, PendingStep, due_at
-from airflow_provider_workflows.rules.parameters import as_list, as_text, check_choice, check_required
+from airflow_provider_workflows.rules.parameters import as_list, as_text, check_boolean, check_choice, check_required
 from airflow_provider_workflows.rules.procore import ADDED_ASSIGNEE_REASONS
 
 if TYPE_CHECKING:
@@ -179,6 +179,7 @@ class Level:
         _check_duration("after", self.after, 0.0)
         check_notifiers("notify", self.notifiers)
         self._check_assignees()
+        check_boolean("required", self.required)
         if self.then is not None:
             check_choice("then", self.then, ENDS)
         if not self.notifiers and not self.adds and self.then is None:

@@ -81,13 +81,24 @@ def check_seconds(name: str, value: Any) -> None:
 @cache
 def text_parameters(cls: type) -> Mapping[str, str]:
     """Return the parameters of a class that are annotated as text, with their kind: text, id, several, or row."""
-    found: dict[str, str | None] = {}
+    kinds = {name: None if name.endswith("conn_id") else _kind(text) for name, text in _annotations(cls).items()}
+    return {name: kind for name, kind in kinds.items() if kind is not None}
+
+
+@cache
+def boolean_parameters(cls: type) -> Mapping[str, bool]:
+    """Return the parameters of a class that are annotated as booleans, with whether they may be None."""
+    return {name: text != "bool" for name, text in _annotations(cls).items() if text in ("bool", "bool | None")}
+
+
+def _annotations(cls: type) -> dict[str, str]:
+    """Return the annotations of all parameters of a class of this package, and of its base classes."""
+    found: dict[str, str] = {}
     for base in cls.__mro__:
-        if not base.__module__.startswith("airflow_provider_workflows."):
-            continue
-        for name, annotation in getattr(vars(base).get("__init__"), "__annotations__", {}).items():
-            found.setdefault(name, None if name.endswith("conn_id") else _kind(str(annotation)))
-    return {name: kind for name, kind in found.items() if kind is not None}
+        if base.__module__.startswith("airflow_provider_workflows."):
+            for name, annotation in getattr(vars(base).get("__init__"), "__annotations__", {}).items():
+                found.setdefault(name, str(annotation))
+    return found
 
 
 def _kind(annotation: str) -> str | None:
@@ -132,6 +143,14 @@ def as_flag(name: str, value: Any) -> bool:
     if text not in (True, False, "true", "false") or not isinstance(text, (bool, str)):
         raise ConfigurationError(f"{name} must be True or False, or a template that renders to one; got {value!r}.")
     return text in (True, "true")
+
+
+def check_boolean(name: str, value: Any, *, may_be_none: bool = False) -> None:
+    """Require a parameter that is not templated to be a boolean: any text, and any result of a task, would be true."""
+    if not isinstance(value, bool) and not (may_be_none and value is None):
+        raise ConfigurationError(
+            f"{name} must be True or False; got {str(value)[:100]!r}. It takes no template and no result of a task."
+        )
 
 
 def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:

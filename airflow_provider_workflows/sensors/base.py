@@ -19,6 +19,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
+from airflow_provider_workflows.operators.booleans import BooleanParameters
 from airflow_provider_workflows.operators.waiting import LABEL_TEMPLATE, WaitLifeCycle
 from airflow_provider_workflows.rules.decision_summary import summary_of
 from airflow_provider_workflows.rules.parameters import check_rendered
@@ -42,7 +43,7 @@ ENDS_THE_TASK = (AirflowFailException, AirflowSensorTimeout, AirflowSkipExceptio
 DEFERRAL_FAILED, TRIGGER_TIMEOUT = "__fail__", "Trigger timeout"  # Airflow's method and error after a deferral timeout
 
 
-class WorkflowsSensor(WaitLifeCycle, BaseSensorOperator):
+class WorkflowsSensor(WaitLifeCycle, BooleanParameters, BaseSensorOperator):
     """
     Wait for the result of a trigger, on a worker or in the triggerer.
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from airflow.sdk import DAG, task
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.operators.procore import (
     ProcoreAddAssigneesOperator,
     ProcoreBulkStartInstancesOperator,
+    ProcoreListInstancesOperator,
+    ProcorePresetAssigneesOperator,
     ProcoreRespondOperator,
     ProcoreStartInstanceOperator,
     ProcoreTerminateInstanceOperator,
@@ -19,7 +22,7 @@ from airflow_provider_workflows.operators.workflowsoft import (
     WorkflowsoftCreateTaskOperator,
     WorkflowsoftGetFieldsOperator,
 )
-from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor, ProcoreItemSensor
+from airflow_provider_workflows.sensors.procore import Level, ProcoreInstanceSensor, ProcoreItemSensor
 from airflow_provider_workflows.sensors.procore_legacy import ProcoreLegacyInstanceSensor
 from airflow_provider_workflows.sensors.workflowsoft import WorkflowsoftIntegrationSensor
 
@@ -45,6 +48,11 @@ GOOD = {
     ProcoreLegacyInstanceSensor: {"instance_id": "568150", "until": ["Approved"], "timeout": 10},
     WorkflowsoftIntegrationSensor: {"diagram": "Event planning", "step": "Book venue", "timeout": 10},
 }
+
+
+@task
+def task_result() -> bool:
+    return False
 
 
 def native(cls: type, store, **values):
@@ -117,3 +125,43 @@ def test_whole_numbers_are_ids_and_labels(emulator, store):
 
     assert (result["option"], result["comment"]) == ("Approve", "2026")
     assert native(ProcoreStartInstanceOperator, store, item_id=5009)["item_id"] == "5009"
+
+
+# --- booleans, which are not templated ---
+
+
+@pytest.mark.parametrize("value", ["false", "{{ params.allow }}", 0, None, "result of a task"])
+@pytest.mark.parametrize(
+    ("cls", "parameters", "name"),
+    [
+        (ProcoreAddAssigneesOperator, GOOD[ProcoreAddAssigneesOperator], "required"),
+        (ProcoreStartInstanceOperator, GOOD[ProcoreStartInstanceOperator], "wait_for_completion"),
+        (ProcorePresetAssigneesOperator, {"assignments": [], "tool_type": TOOL}, "allow_empty"),
+        (Level, {"add_assignees": "90003"}, "required"),
+    ],
+)
+def test_a_boolean_that_is_none_is_rejected_in_the_dag_file(cls, parameters, name, value):
+    with DAG("any", schedule=None):
+        value = task_result() if value == "result of a task" else value
+        task_id = {} if cls is Level else {"task_id": "act"}
+        with pytest.raises(ConfigurationError, match=f"^{name} must be True or False; got"):
+            cls(**task_id, **parameters, **{name: value})
+
+
+def test_a_boolean_of_a_mapped_task_is_checked_where_it_is_known():
+    with DAG("any", schedule=None, default_args={"required": "false"}):
+        given = dict(GOOD[ProcoreAddAssigneesOperator])
+        instance_id = given.pop("instance_id")
+        mapped = ProcoreAddAssigneesOperator.partial(task_id="act", **given).expand(instance_id=[instance_id])
+        with pytest.raises(ConfigurationError, match="^required must be"):
+            ProcoreAddAssigneesOperator.partial(task_id="other", **given, required="false")
+
+    with pytest.raises(ConfigurationError, match="^required must be"):
+        mapped.unmap({"instance_id": instance_id})
+
+
+def test_a_boolean_may_be_left_out_where_none_is_the_default():
+    sensor = ProcoreInstanceSensor(task_id="wait", instance_id="700001", deferrable=None)
+    rows = ProcoreListInstancesOperator(task_id="list", tool_type=TOOL, active=None, overdue=False)
+
+    assert (sensor.deferrable, rows.active, rows.overdue) == (False, None, False)

@@ -15,7 +15,7 @@ import pytest
 
 import airflow_provider_workflows
 from airflow_provider_workflows.exceptions import ConfigurationError
-from airflow_provider_workflows.rules.parameters import check_rendered, text_parameters
+from airflow_provider_workflows.rules.parameters import boolean_parameters, check_rendered, text_parameters
 
 NO_TEXT = [5001.0, True, ["a"], {"a": 1}, Decimal("1"), datetime(2026, 1, 1, tzinfo=timezone.utc), date(2026, 1, 1)]
 # Parameters that are read in their own way, for they are no text.
@@ -157,3 +157,25 @@ def test_every_confirm_timeout_takes_a_timedelta():
         operator = SimpleNamespace()
         cls.confirm_timeout.fset(operator, timedelta(minutes=1))
         assert cls.confirm_timeout.fget(operator) == 60.0
+
+
+BOOLEANS = [(cls, name) for cls in public_classes() for name in boolean_parameters(cls)]
+
+
+def test_every_parameter_with_a_boolean_default_is_checked():
+    defaults = {
+        (cls, parameter.name)
+        for cls in public_classes()
+        for base in cls.__mro__
+        if base.__module__.startswith("airflow_provider_workflows.") and "__init__" in vars(base)
+        for parameter in inspect.signature(base.__init__).parameters.values()
+        if isinstance(parameter.default, bool) and parameter.name != "dry_run"
+    }
+
+    assert defaults
+    assert defaults <= set(BOOLEANS)
+
+
+@pytest.mark.parametrize(("cls", "name"), BOOLEANS, ids=lambda part: getattr(part, "__name__", part))
+def test_no_boolean_is_templated(cls, name):
+    assert name not in cls.template_fields
