@@ -222,14 +222,17 @@ class Level:
             return
         for user in as_list(self.add_assignees):
             check_required(add_assignees=user)
-            if not isinstance(user, (str, int)) and not hasattr(
-                user, "resolve"
-            ):  # the result of a task is resolved later
+            if not isinstance(user, (str, int)) and not _is_result(user):
                 raise ConfigurationError(f"add_assignees must be logins or ids; got {type(user).__name__} {user!r}.")
-        if self.comment is not None:
+        if self.comment is not None and not _is_result(self.comment):
             as_text("comment", self.comment)
         if "{" not in str(self.reason):  # else it is a template
             check_choice("reason", self.reason, ADDED_ASSIGNEE_REASONS)
+
+
+def _is_result(value: Any) -> bool:
+    """Return whether a value is the result of a task, which is resolved later."""
+    return hasattr(value, "resolve")
 
 
 def ladder_of(on_overdue: Any, overdue_after: Any) -> tuple[Level, ...]:

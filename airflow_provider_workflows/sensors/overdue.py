@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 from airflow_provider_workflows.exceptions import TRANSIENT_ERRORS, ConfigurationError, DryRun, OutcomeUnknown
 from airflow_provider_workflows.operators.waiting import TTL_AFTER_DEADLINE
 from airflow_provider_workflows.rules.overdue import OverdueStep
+from airflow_provider_workflows.rules.parameters import as_list
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
 from airflow_provider_workflows.version_compat import task_state_store
 
@@ -61,7 +62,15 @@ class NotifyingSensor(WorkflowsSensor):
             raise ConfigurationError(
                 f"add_assignees: {type(self).__name__} cannot add assignees, only ProcoreInstanceSensor. Use notify."
             )
-        self._depend_on_results()
+        for upstream in _results_of(self._levels):
+            self.set_upstream(upstream)
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """Create a mapped task; see Airflow's ``BaseOperator.partial``."""
+        partial = super().partial(**kwargs)
+        upstream = _results_of(as_list(partial.kwargs.get("on_overdue")))
+        return _PartialAfter(partial, upstream) if upstream else partial
 
     def execute(self, context: Context) -> Any:
         self._restore_escalation(context)
@@ -270,13 +279,33 @@ class NotifyingSensor(WorkflowsSensor):
             "item_url": self.item_url,
         }
 
-    def _depend_on_results(self) -> None:
-        """Run this task after the tasks whose results a level uses, as Airflow does for a templated parameter."""
-        if not self._levels:
-            return
-        from airflow.sdk import XComArg
 
-        for level in self._levels:
-            for value in (level.add_assignees, level.reason, level.comment):
-                for upstream, _ in XComArg.iter_xcom_references(value):
-                    self.set_upstream(upstream)
+class _PartialAfter:
+    """
+    Map a sensor, and run it after the tasks whose results its levels use.
+
+    :param partial: What Airflow's ``BaseOperator.partial`` returns.
+    :param upstream: The tasks.
+    """
+
+    def __init__(self, partial: Any, upstream: Sequence[Any]):
+        self._partial = partial
+        self._upstream = upstream
+
+    def expand(self, **mapped_kwargs: Any) -> Any:
+        return self._after_results(self._partial.expand(**mapped_kwargs))
+
+    def expand_kwargs(self, *args: Any, **kwargs: Any) -> Any:
+        return self._after_results(self._partial.expand_kwargs(*args, **kwargs))
+
+    def _after_results(self, mapped: Any) -> Any:
+        mapped.set_upstream(self._upstream)
+        return mapped
+
+
+def _results_of(levels: Sequence[Any]) -> list[Any]:
+    """Return the tasks whose results a level uses; Airflow finds only those of a templated parameter."""
+    from airflow.sdk import XComArg
+
+    values = [getattr(level, name, None) for level in levels for name in ("add_assignees", "reason", "comment")]
+    return [upstream for upstream, _ in XComArg.iter_xcom_references(values)]

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
-from airflow.sdk import DAG
+from airflow.sdk import DAG, task
 
 from airflow_provider_workflows.exceptions import ConfigurationError, ServerError
 from airflow_provider_workflows.hooks.procore import ProcoreHook
@@ -583,6 +583,30 @@ def test_level_waits_for_the_task_whose_result_it_uses(emulator, monkeypatch, tm
 
     (body,) = sent(emulator)
     assert (body["assignee_ids"], body["comment"]) == ([RITA, LEE], "Budget Check of requests_hr_review")
+
+
+@pytest.mark.parametrize("how", ["plain", "expand", "expand_kwargs"])
+def test_sensor_runs_after_the_tasks_whose_results_a_level_uses(how):
+    @task
+    def deputies() -> list[str]:
+        return [RITA]
+
+    @task
+    def comment() -> str:
+        return "On leave"
+
+    with DAG("any", schedule=None) as dag:
+        on_overdue = [Level(after=1, then="fail"), Level(after=2, add_assignees=[LEE, deputies()], comment=comment())]
+        if how == "plain":
+            ProcoreInstanceSensor(task_id="wait", instance_id=INSTANCE, on_overdue=on_overdue)
+        else:
+            partial = ProcoreInstanceSensor.partial(task_id="wait", on_overdue=on_overdue)
+            if how == "expand":
+                partial.expand(instance_id=[INSTANCE])
+            else:
+                partial.expand_kwargs([{"instance_id": INSTANCE}])
+
+    assert dag.get_task("wait").upstream_task_ids == {"deputies", "comment"}
 
 
 @pytest.mark.parametrize("by", ["connection", "default_args", "template"])
