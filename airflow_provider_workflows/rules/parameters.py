@@ -173,6 +173,9 @@ def templated_names(fields: Any) -> frozenset[str]:
     """Return the names of the fields whose value in the DAG file is a template."""
     if not isinstance(fields, Mapping):
         return frozenset()
-    return frozenset(
-        name for name, value in fields.items() if isinstance(value, str) and any(mark in value for mark in ("{{", "{%"))
-    )
+    return frozenset(name for name, value in fields.items() if isinstance(value, str) and is_template(value))
+
+
+def is_template(text: str) -> bool:
+    """Return whether a text of the DAG file is a template."""
+    return any(mark in text for mark in ("{{", "{%"))

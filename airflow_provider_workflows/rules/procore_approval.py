@@ -14,6 +14,7 @@ from urllib.parse import quote
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_responses as response_rules
+from airflow_provider_workflows.rules.parameters import is_template
 from airflow_provider_workflows.rules.procore_decisions import Event, Timeline, has_end_time, is_given, rows_of, str_id
 
 NOTE = "note"  # name of the request's one field
@@ -122,6 +123,40 @@ def choices_of(options: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 # --- the text of the request ---
+
+
+def with_original_text(rendered: Mapping[str, Any], given: Any) -> dict[str, Any]:
+    """
+    Return the fields to show, with each text as the DAG gave it.
+
+    With ``render_template_as_native_obj``, Airflow makes a number or a tuple of a text such as "12.10" or "1,200".
+
+    :param rendered: The fields after rendering.
+    :param given: The fields in the DAG file, or a template for all of them.
+    :raises ConfigurationError: the original text of a template is unknown.
+    """
+    return {
+        label: _original(label, value, given.get(label) if isinstance(given, Mapping) else given)
+        for label, value in rendered.items()
+    }
+
+
+def _original(label: Any, rendered: Any, given: Any) -> Any:
+    if isinstance(given, str):
+        if not is_template(given):
+            return given
+        if rendered is None or isinstance(rendered, str) or type(rendered) is int:
+            return rendered
+        raise ConfigurationError(
+            f"fields: the template of {label!r} was rendered to {type(rendered).__name__} {str(rendered)[:100]!r}, so "
+            "its original text is unknown. Set render_template_as_native_obj=False for this task, or give the output "
+            "of a task instead of a template."
+        )
+    if isinstance(given, Mapping):
+        return {key: _original(label, rendered[key], value) for key, value in given.items()}
+    if isinstance(given, (list, tuple)):
+        return [_original(label, *values) for values in zip(rendered, given, strict=True)]
+    return rendered
 
 
 def subject_of(instance: Mapping[str, Any], step: Mapping[str, Any]) -> str:

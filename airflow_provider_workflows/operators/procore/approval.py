@@ -78,7 +78,8 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
     :param item_id: The item whose active instance to decide about (templated).
     :param step_occurrence_id: The step occurrence to decide about (templated).
     :param fields: Further values that the request shows, by their labels, such as ``{"Amount": "1,200 EUR"}``
-        (templated).
+        (templated). A text is shown as it is, also with ``render_template_as_native_obj``; a template that is then
+        rendered to a number with a fraction, a tuple or a list is an error.
     :param assigned_users: The Airflow users who may respond, as in Airflow's ``HITLOperator``: ``{"id", "name"}`` or a
         list of them. Default: everybody with the permission.
     :param on_step_moved: What to do when the step is over and the record shows no decision: ``succeed`` (default),
@@ -124,6 +125,7 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
             **kwargs,
         )
         self.fields = fields
+        self._given_fields = fields
         self.assigned_users = assigned_users
         # A person decides, not a DAG's default_args.
         self.option = self.option_type = self.comment = self.attachments = self.files = None
@@ -205,6 +207,7 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
         for label in self.fields or {}:
             if not str(label).strip():
                 raise ConfigurationError("fields has an empty label. Name every value.")
+        self.fields = approval.with_original_text(self.fields or {}, self._given_fields)
         self._assigned_users()
 
     def _assigned_users(self) -> list[dict[str, str]]:

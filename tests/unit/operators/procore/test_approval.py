@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+from airflow.sdk import DAG
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.hooks.procore import ProcoreHook
@@ -587,6 +588,47 @@ def test_bad_parameter_is_named_before_anything_is_sent(emulator, task_of, param
     with pytest.raises(ConfigurationError, match=named):
         task.run()
     assert (emulator.requests(), task.created) == ([], [])
+
+
+GIVEN = {"Amount": "1,200", "Cost code": "12.10", "Lots": ["1,200", "0x10"], "Orders": 3, "Note": "{{ params.note }}"}
+
+
+def natively_rendered(fields, **params):
+    """Return the operator as Airflow renders it in a DAG with native objects."""
+    with DAG("any", schedule=None, render_template_as_native_obj=True):
+        operator = approval(fields=fields)
+    operator.render_template_fields({"params": params})
+    return operator
+
+
+def test_request_shows_a_text_of_the_dag_as_it_is(emulator, task_of):
+    task = task_of()
+    task.build = lambda: natively_rendered(GIVEN, note="On budget")
+
+    task.run()
+
+    for row in (r"1\,200", r"12\.10", r"0x10", "3", "On budget"):
+        assert row in task.request["body"]
+    assert "(" not in task.request["body"].split("Orders")[0].split("Amount")[1]
+
+
+@pytest.mark.parametrize("text", ["1,200", "12.10", "1e3", "[5]", "True"])
+@pytest.mark.parametrize("fields", [{"Amount": "{{ params.text }}"}, {"Amount": ["{{ params.text }}"]}])
+def test_template_whose_text_is_unknown_is_not_shown(emulator, task_of, fields, text):
+    task = task_of()
+    task.build = lambda: natively_rendered(fields, text=text)
+
+    with pytest.raises(ConfigurationError, match=r"fields: .*'Amount'.*render_template_as_native_obj=False"):
+        task.run()
+    assert (emulator.requests(), task.created) == ([], [])
+
+
+def test_template_of_all_fields_may_not_change_a_text(emulator, task_of):
+    task = task_of()
+    task.build = lambda: natively_rendered("{'Amount': {{ params.text }} }", text="12.10")
+
+    with pytest.raises(ConfigurationError, match="fields: .*'Amount'"):
+        task.run()
 
 
 @pytest.mark.parametrize("name", ["option", "option_type", "comment", "files", "attachments", "deferrable"])
