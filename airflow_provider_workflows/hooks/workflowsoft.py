@@ -209,15 +209,19 @@ class WorkflowsoftHook(WorkflowsHook):
 
     # --- integration instances ---
 
-    def poll_new_integrations(self, step_id: str, *, is_known: bool = False) -> list[dict[str, str | None]]:
+    def poll_new_integrations(
+        self, step_id: str, *, is_known: bool = False, strict: bool = False
+    ) -> list[dict[str, str | None]]:
         """
         Poll once for new integration instances of a step. **This may consume them**: store the result.
 
         :param step_id: The integration step's id in its diagram.
         :param is_known: The step exists in its diagram, so a 404 means "no new instance"; it also means that for a
-            step that an earlier poll of this hook has found.
+            step that an earlier poll of this hook has found. A 404 with a page of a gateway never means that.
+        :param strict: Only a 404 with a JSON object means it, not one without a body.
         :return: ``[{integration_instance_id, process_instance_id}]``
         :raises ConfigurationError: the connection does not allow polling.
+        :raises NotFound: the step is not known, or a gateway returned the 404.
         :raises OutcomeUnknown: the response was lost, possibly with an instance.
         """
         self.check_may_consume()
@@ -229,8 +233,9 @@ class WorkflowsoftHook(WorkflowsHook):
                 params={"id": step_id},
                 headers={"Cache-Control": "no-cache"},
             )
-        except NotFound:
-            if is_known or step_id in self._known_steps:
+        except NotFound as missing:
+            is_of_api = missing.is_documented or not (strict or missing.server_message)
+            if is_of_api and (is_known or step_id in self._known_steps):
                 return []
             raise
         self._known_steps.add(step_id)

@@ -113,6 +113,8 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
                 "can also mean a wrong step: check that it is an integration step and still exists"
             ) from failed
         except NotFound as unknown:
+            if self.diagram_id is not None:  # the step exists, so a gateway returned the 404
+                raise
             raise unknown.reworded(
                 f"step_id: Workflowsoft has no integration step {self.step_id}, or nothing new there. Check the id, or "
                 "give diagram and step instead; then a 404 is read as 'nothing new'"

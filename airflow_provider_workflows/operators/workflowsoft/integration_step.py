@@ -92,6 +92,8 @@ class IntegrationStep:
         try:
             fields = self._hook.get_fields(self._id)
         except NotFound as missing:
+            if not missing.is_documented:
+                raise
             raise missing.reworded(
                 f"Integration instance {self._id} does not exist: it was completed and removed, or this is the id of "
                 "something else, such as a process or a step"
@@ -324,8 +326,8 @@ class IntegrationStep:
         """Return what proves that the instance is completed, or None; only changes since ``before`` count."""
         try:
             fields = self._hook.get_fields(self._id)
-        except NotFound:
-            return "it can no longer be read"
+        except NotFound as missing:
+            return "it can no longer be read" if missing.is_documented else None  # a gateway may have returned it
         except (InvalidRequest, ServerError) as error:
             return error.server_message if _says_completed(error) else None
         if before["writable"] and field_rules.has_closed(fields):
@@ -344,7 +346,7 @@ class IntegrationStep:
             return False
 
     def _poll(self) -> list[dict[str, str | None]]:
-        return self._hook.poll_new_integrations(str(self._step_id), is_known=True)
+        return self._hook.poll_new_integrations(str(self._step_id), is_known=True, strict=True)
 
     def _record_completed(self, custom_action: str, *, by_this_call: bool) -> bool:
         self._completion.persist({"completed": now(), "custom_action": custom_action})

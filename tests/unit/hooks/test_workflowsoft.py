@@ -282,6 +282,26 @@ def test_404_for_a_known_step_means_nothing_new(hook, requests_mock):
         hook.poll_new_integrations("102")
 
 
+GATEWAY_404 = {"status_code": 404, "text": "<html><head><title>404 Not Found</title></head></html>"}
+
+
+def test_404_page_of_a_gateway_never_means_nothing_new(hook, requests_mock):
+    requests_mock.get(POLL, [{"json": {"IntegrationInstanceId": 2}}, GATEWAY_404, GATEWAY_404])
+    hook.poll_new_integrations("101")
+
+    for is_known in (False, True):
+        with pytest.raises(NotFound):
+            hook.poll_new_integrations("101", is_known=is_known)
+
+
+def test_strict_poll_takes_no_404_without_a_body(hook, requests_mock):
+    requests_mock.get(POLL, [{"status_code": 404}, {"status_code": 404, "json": {"Message": "No"}}])
+
+    with pytest.raises(NotFound):
+        hook.poll_new_integrations("101", is_known=True, strict=True)
+    assert hook.poll_new_integrations("101", is_known=True, strict=True) == []
+
+
 START = f"{URL}/api/v2/workflows/start"
 TASKS = f"{URL}/api/v2/tasks"
 CREATIONS = [

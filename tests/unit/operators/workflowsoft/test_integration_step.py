@@ -910,6 +910,23 @@ def test_only_policy_retry_may_complete_an_unknown_outcome_twice(
     assert [done["times"] for done in effects(emulator, "complete")] == times
 
 
+@pytest.mark.parametrize("body", ["<html><title>404 Not Found</title></html>", ""], ids=["page", "bare"])
+@pytest.mark.parametrize("path", ["/variables$", "/new-integrations$"], ids=["instance", "step"])
+def test_404_of_a_gateway_is_not_evidence(emulator, row, store, monkeypatch, body, path):
+    send = WorkflowsoftHook.complete
+
+    def complete_behind_a_gateway(*args, **kwargs) -> None:
+        fault(emulator, "GET", path, status=404, body=body)
+        send(*args, **kwargs)
+
+    monkeypatch.setattr(WorkflowsoftHook, "complete", complete_behind_a_gateway)
+    fault(emulator, "PATCH", COMPLETE, reset="before")
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
+        complete(row).execute({"task_state_store": store})
+    assert effects(emulator, "complete") == []
+
+
 def test_a_step_with_another_open_instance_is_not_evidence(emulator, row, store):
     emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
     fault(emulator, "PATCH", COMPLETE, reset="after")
