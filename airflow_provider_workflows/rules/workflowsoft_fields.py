@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import field as attribute
 from datetime import date, datetime, timezone
 from decimal import Decimal
@@ -32,7 +33,7 @@ class Field:
     """
     Hold one field of an integration instance.
 
-    :param label: Label on the page.
+    :param label: Label on the page, without blanks at its ends unless only they distinguish it from another label.
     :param key: Key of the field.
     :param type: Workflowsoft's type, such as ``Decimal?``; with the question mark, the field may be empty.
     :param value: None if empty; str, bool, int, float, ``Decimal``, a UTC ``pendulum.DateTime``, a ``datetime.date``,
@@ -76,6 +77,8 @@ class FieldValues(dict[str, Any]):
     """
     Map labels to values, and raise an error only when an unreadable value is used.
 
+    A lookup also finds a label that differs from its argument only by blanks at the ends.
+
     :param values: The readable values by label.
     :param unreadable: Why other values are unreadable, by label.
     """
@@ -87,10 +90,18 @@ class FieldValues(dict[str, Any]):
     def __missing__(self, label: str) -> Any:
         if label in self.unreadable:
             raise UnexpectedResponse(self.unreadable[label])
+        if (stripped := label.strip()) != label:
+            return self[stripped]
         raise KeyError(label)
 
+    def __contains__(self, label: object) -> bool:
+        return super().__contains__(label) or (isinstance(label, str) and super().__contains__(label.strip()))
+
     def get(self, label: str, default: Any = None) -> Any:
-        return self[label] if label in self or label in self.unreadable else default
+        try:
+            return self[label]
+        except KeyError:
+            return default
 
 
 class Update(NamedTuple):
@@ -137,7 +148,12 @@ def read_fields(body: Any) -> list[Field]:
     """
     if not isinstance(body, list) or not all(has_id(row, "key") for row in body):
         raise UnexpectedResponse("The response is not a list of fields with a key")
-    return [_read_field(row) for row in body]
+    fields = [_read_field(row) for row in body]
+    stripped = Counter(field.label.strip() for field in fields)
+    return [
+        replace(field, label=label) if (label := field.label.strip()) and stripped[label] == 1 else field
+        for field in fields
+    ]
 
 
 def _read_field(row: Mapping[str, Any]) -> Field:

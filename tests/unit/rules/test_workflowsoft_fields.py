@@ -34,6 +34,37 @@ def differing(fields: list[rules.Field], values: dict[str, Any]) -> list[str]:
     return rules.compare_write(fields, fields, values).wrong
 
 
+def with_labels(*labels: str) -> list[rules.Field]:
+    """Return fields whose values are their numbers."""
+    return rules.read_fields([row("Int32", n, label=label, key=f"k-{n}") for n, label in enumerate(labels)])
+
+
+def test_a_label_is_found_without_the_blanks_at_its_ends():
+    values = rules.by_label(with_labels("Amount ", " Cost centre\t"))
+
+    assert dict(values) == {"Amount": 0, "Cost centre": 1}
+    for name in ("Amount", "Amount ", " Amount"):
+        assert values[name] == values.get(name) == 0
+        assert name in values
+    assert "Total " not in values
+    assert values.get("Total ", 7) == 7
+
+
+def test_an_unreadable_label_with_blanks_fails_when_used():
+    values = rules.by_label(rules.read_fields([row("Int32", '"x"', label="Amount ")]))
+
+    for name in ("Amount", "Amount "):
+        assert name not in values
+        with pytest.raises(UnexpectedResponse, match="Amount"):
+            values.get(name)
+
+
+def test_labels_that_differ_only_by_blanks_stay_apart():
+    values = rules.by_label(with_labels("Amount", "Amount ", "Note", "Note", " "))
+
+    assert dict(values) == {"Amount": 0, "Amount ": 1, "k-2": 2, "k-3": 3, " ": 4}
+
+
 @pytest.mark.parametrize(
     ("type_name", "value_json", "value"),
     [
@@ -612,7 +643,7 @@ def test_a_tidied_value_counts_only_where_it_is_requested(type_name, sent, shown
 def test_a_label_with_a_trailing_blank_is_found():
     fields = [field("String", '"x"', label="Venue ")]
 
-    assert rules.find_field(fields, "Venue").label == "Venue "
+    assert rules.find_field(fields, "Venue").label == "Venue"
     rules.check_expected(fields, {"Venue": "String"}, "7")
 
 
