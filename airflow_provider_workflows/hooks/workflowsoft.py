@@ -390,14 +390,21 @@ class WorkflowsoftHook(WorkflowsHook):
         headers = {"X-OnBehalfOf-Id": on_behalf_of}
         response = self.client.call("POST", where, idempotency=Idempotency.UNSAFE, json=body, headers=headers)
         created = _body_of(response)
-        if created is not False:  # a bare false does not say what failed
+        created_id = rules.id_in(created, "Id")
+        if created_id is None and created is not False:  # a bare false does not say what failed
             _reject_failure(response, created)
-        try:
-            return rules.titled_rows([response.json()], kind)[0]
-        except UnexpectedResponse as malformed:
+        failed = rules.failure_in(created)
+        problem = None
+        if created_id is None:
+            problem = f"The response does not say which {kind} was created, because it has no Id"
+        elif failed is not None:
+            problem = f"The response reports a failure, but also that {kind} {created_id} was created"
+        if problem is not None:
+            message = "" if failed is None else response.scrub(failed)
             raise OutcomeUnknown(
-                f"The response does not say which {kind} was created. {malformed}", method="POST", path=where
-            ) from malformed
+                problem, method="POST", path=where, status_code=response.status, server_message=message
+            )
+        return rules.titled_rows([created], kind)[0]
 
     def _warned(self, rows: list[dict[str, str]], kind: str, limit: int = rules.ROW_LIMIT) -> list[dict[str, str]]:
         if len(rows) >= limit:

@@ -11,6 +11,7 @@ from airflow_provider_workflows.exceptions import ConfigurationError, Unexpected
 from airflow_provider_workflows.rules.payload import is_id
 
 ROW_LIMIT = 100  # rows of a list, as in the vendor's example; lists have no paging
+EMPTY_GUID = "00000000-0000-0000-0000-000000000000"
 USER_NAMES = (("full_name", "FullName"), ("email", "Email"))
 # Members of a response that report a failure in spite of a successful status.
 SUCCESS_FLAGS = ("success", "issuccess", "succeeded", "issucceeded", "ok")
@@ -32,6 +33,11 @@ def member(row: Mapping[str, Any], name: str) -> Any:
 def has_id(row: Any, name: str) -> bool:
     """Return whether a row is an object with an id under a name."""
     return isinstance(row, Mapping) and is_id(member(row, name))
+
+
+def id_in(row: Any, name: str) -> str | None:
+    """Return the id that an object has under a name; None if it has none, or only a default value of .NET."""
+    return str(member(row, name)) if has_id(row, name) and not _is_empty(member(row, name)) else None
 
 
 def titled_rows(body: Any, kind: str) -> list[dict[str, str]]:
@@ -98,8 +104,8 @@ def integration_instances(body: Any) -> list[dict[str, str | None]]:
     malformed = [row for row in rows if not _is_instance(row)]
     instances: list[dict[str, str | None]] = [
         {
-            "integration_instance_id": str(member(row, "IntegrationInstanceId")),
-            "process_instance_id": str(member(row, "ProcessInstanceId")) if has_id(row, "ProcessInstanceId") else None,
+            "integration_instance_id": id_in(row, "IntegrationInstanceId"),
+            "process_instance_id": id_in(row, "ProcessInstanceId"),
         }
         for row in rows
         if _is_instance(row)
@@ -207,12 +213,12 @@ def says_already_completed(message: str) -> bool:
 
 
 def _is_instance(row: Any) -> bool:
-    return has_id(row, "IntegrationInstanceId") and not _is_empty(member(row, "IntegrationInstanceId"))
+    return id_in(row, "IntegrationInstanceId") is not None
 
 
 def _is_empty(value: Any) -> bool:
-    """Return whether a value is a default value of .NET."""
-    return value is None or value == "" or (type(value) is int and value == 0)
+    """Return whether a value is a default value of .NET, as JSON or as text."""
+    return value is None or value in ("", "0", EMPTY_GUID) or (type(value) is int and value == 0)
 
 
 def _says_nothing(body: Any) -> bool:

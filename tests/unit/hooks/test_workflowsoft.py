@@ -324,6 +324,32 @@ def test_a_created_thing_whose_response_is_unreadable_may_exist(hook, requests_m
 
 
 @pytest.mark.parametrize(("url", "create", "kind"), CREATIONS)
+@pytest.mark.parametrize("empty", [0, "0", "", "00000000-0000-0000-0000-000000000000", None])
+def test_an_empty_id_does_not_say_what_was_created(hook, requests_mock, url, create, kind, empty):
+    requests_mock.post(url, json={"Id": empty, "Title": None})
+
+    with pytest.raises(OutcomeUnknown, match=f"does not say which {kind} was created"):
+        create(hook)
+
+
+@pytest.mark.parametrize(("url", "create", "kind"), CREATIONS)
+@pytest.mark.parametrize("failed", [{"Error": "Mail not sent"}, {"Success": False, "Message": "Mail not sent"}])
+def test_a_failure_beside_an_id_is_an_unknown_outcome(hook, requests_mock, url, create, kind, failed):
+    requests_mock.post(url, json={"Id": 77, "Title": "T", **failed})
+
+    with pytest.raises(OutcomeUnknown, match=f"{kind} 77 was created.*Mail not sent"):
+        create(hook)
+
+
+@pytest.mark.parametrize(("url", "create", "kind"), CREATIONS)
+def test_a_failure_beside_an_empty_id_is_a_rejection(hook, requests_mock, url, create, kind):
+    requests_mock.post(url, json={"Id": 0, "Title": None, "Errors": ["Not today"]})
+
+    with pytest.raises(InvalidRequest, match="Not today"):
+        create(hook)
+
+
+@pytest.mark.parametrize(("url", "create", "kind"), CREATIONS)
 @pytest.mark.parametrize(
     "row",
     [{"Id": 7, "Title": "T"}, {"id": 7, "title": "T"}, {"ID": "7", "TITLE": "T"}, {"Id": 7, "Title": "T", "X": 1}],

@@ -9,6 +9,8 @@ from airflow_provider_workflows.rules import workflowsoft as rules
 
 INSTANCE = {"IntegrationInstanceId": 2, "ProcessInstanceId": 3}
 
+EMPTY_GUID = "00000000-0000-0000-0000-000000000000"
+
 READ = {"integration_instance_id": "2", "process_instance_id": "3"}
 
 # --- polls ---
@@ -23,6 +25,8 @@ READ = {"integration_instance_id": "2", "process_instance_id": "3"}
         {"IntegrationInstanceId": None},
         {"integrationInstanceId": 0, "ProcessInstanceId": 0},
         {"IntegrationInstanceId": "", "ProcessInstanceId": None},
+        {"IntegrationInstanceId": "0", "ProcessInstanceId": "0"},
+        {"IntegrationInstanceId": EMPTY_GUID, "ProcessInstanceId": EMPTY_GUID},
     ],
 )
 def test_every_empty_response_of_a_poll_is_none(body):
@@ -68,6 +72,8 @@ def test_several_instances_in_one_response_are_all_read():
         ({"IntegrationInstanceId": {"secret": 1}}, "IntegrationInstanceId (dict)"),
         ({"IntegrationInstanceId": [2]}, "IntegrationInstanceId (list)"),
         ({"IntegrationInstanceId": " "}, "IntegrationInstanceId (str)"),
+        ({"IntegrationInstanceId": "0", "ProcessInstanceId": 7}, "IntegrationInstanceId (str)"),
+        ([INSTANCE, {"IntegrationInstanceId": EMPTY_GUID}], "1 of 2 rows"),
     ],
 )
 def test_a_response_of_another_format_is_an_error_and_never_none(body, shown):
@@ -87,7 +93,7 @@ def test_error_of_a_malformed_response_has_its_readable_part():
     assert "secret" not in str(error.value)
 
 
-@pytest.mark.parametrize("process", [True, 2.0, {"Id": 3}, [3], ""])
+@pytest.mark.parametrize("process", [True, 2.0, {"Id": 3}, [3], "", 0, "0", EMPTY_GUID])
 def test_an_instance_whose_process_has_no_id_is_an_instance(process):
     read = rules.integration_instances({"IntegrationInstanceId": 2, "ProcessInstanceId": process})
 
