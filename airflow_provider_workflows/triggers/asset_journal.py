@@ -17,7 +17,7 @@ from airflow_provider_workflows.rules.poll_journal import PollJournal
 from airflow_provider_workflows.triggers.workflowsoft import report_loss
 
 if TYPE_CHECKING:
-    from airflow_provider_workflows.rules.poll_journal import Stretch
+    from airflow_provider_workflows.rules.poll_journal import Instance, Stretch
     from airflow_provider_workflows.version_compat import AssetStore
 
 log = logging.getLogger(__name__)
@@ -32,12 +32,16 @@ class AssetJournal:
     :param store: The asset's store.
     :param key: Key of the journal in the store.
     :param known: The journal as last read or written.
+
+    ``emitted`` has the ids of instances in events that Airflow has stored. They are not recorded again: a server that
+    keeps listing an instance until it is completed returns it with each poll.
     """
 
     def __init__(self, store: AssetStore, key: str, known: PollJournal):
         self._store = store
         self._key = key
         self.known = known
+        self.emitted: Collection[str | None] = ()
         self._delivering: set[str | None] = set()  # instances in an event that Airflow has not confirmed yet
 
     @classmethod
@@ -60,6 +64,10 @@ class AssetJournal:
         """Record that a poll starts; raise if that cannot be stored."""
         self.known = self.known.poll_started(place, datetime.now(timezone.utc), stream)
         await self._store.aset(self._key, self.known.to_dict())
+
+    def new(self, instances: Sequence[Instance]) -> list[Instance]:
+        """Return the instances of a poll that Airflow does not have yet."""
+        return [row for row in instances if row["integration_instance_id"] not in self.emitted]
 
     async def persist(self, known: PollJournal) -> None:
         """Store the journal, with retries for about a minute; if they fail, the next write includes this one."""

@@ -259,10 +259,8 @@ class WorkflowsEventTrigger(BaseEventTrigger):
 
     async def emit(self, reading: Reading) -> dict[str, Any] | None:
         """Return the payload of the event that a reading makes for this asset, if any."""
-        if self._cursor is None:
-            cursor = SeenEventStore(self.store, self.store_key)
-            self._emitted = await cursor.load()
-            self._cursor = cursor
+        await self.load_cursor()
+        assert self._cursor is not None
         before, generation = self._emitted, self._generation
         is_first = before is None and not self.emits_backlog
         self._emitted, facts = self.news(before or {}, reading.outcome, is_first=is_first)
@@ -270,6 +268,13 @@ class WorkflowsEventTrigger(BaseEventTrigger):
             roll_back = partial(self._roll_back, generation, before) if facts else _do_nothing
             reading.followups.append((partial(self._commit, generation, self._emitted), roll_back))
         return self.payload(facts, reading.outcome)
+
+    async def load_cursor(self) -> None:
+        """Read what was emitted, once."""
+        if self._cursor is None:
+            cursor = SeenEventStore(self.store, self.store_key)
+            self._emitted = await cursor.load()
+            self._cursor = cursor
 
     def is_stored(self, key: str, value: Any) -> bool:
         """Return whether the asset's state store has this value of what was emitted under a key."""

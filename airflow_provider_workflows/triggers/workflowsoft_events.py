@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_EMITTED = 5000  # stored ids of emitted instances, where polling leaves instances in place
+MAX_EMITTED = 5000  # stored ids of emitted instances
 
 
 class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
@@ -125,11 +125,7 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
             return emitted, []
         place, found = outcome
         new = [row for row in found if row["integration_instance_id"] not in emitted]
-        # An instance that is not listed any more may be hidden behind another, so it is not forgotten at once.
-        emitted = {**emitted, **{str(row["integration_instance_id"]): 1 for row in new}}
-        listed = {row["integration_instance_id"] for row in found}
-        surplus = [id_ for id_ in emitted if id_ not in listed][: max(0, len(emitted) - MAX_EMITTED)]
-        return {id_: 1 for id_ in emitted if id_ not in surplus}, emitted_instances(new, place)
+        return _with_emitted(emitted, new, found), emitted_instances(new, place)
 
     def payload(
         self, facts: list[dict[str, Any]], outcome: Any, possibly_lost: Sequence[Stretch] = ()
@@ -143,8 +139,10 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
         if not isinstance(reading, JournalEntry):
             return await super().emit(reading)
         try:
+            await self.load_cursor()
             if self._journal is None:
                 self._journal = await AssetJournal.open(self.store, f"{self.store_key}.journal", reading.stream)
+            self._journal.emitted = self._emitted or {}
             await reading.record_in(self._journal)
         except Exception:  # of the state store, too: the watcher is rejected
             # A poll that is not recorded in every journal must not start.
@@ -155,8 +153,23 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
         instances, lost = self._journal.start_delivery()
         if instances:
             ids = {row["integration_instance_id"] for row in instances}
-            reading.followups.append((partial(self._journal.confirm, ids, lost), partial(self._journal.redeliver, ids)))
+            commit = partial(self._confirm, self._journal, instances, lost, reading.instances)
+            reading.followups.append((commit, partial(self._journal.redeliver, ids)))
         return self.payload(emitted_instances(instances, self._journal.known.place), None, lost)
+
+    async def _confirm(
+        self,
+        journal: AssetJournal,
+        instances: Sequence[Instance],
+        lost: Sequence[Stretch],
+        listed: Sequence[Instance],
+    ) -> None:
+        """Move the instances of an event that Airflow has stored from the journal to the cursor."""
+        assert self._cursor is not None
+        # First in memory, because the next poll must not record them again even if a store fails.
+        self._emitted = journal.emitted = _with_emitted(self._emitted or {}, instances, listed)
+        await journal.confirm({row["integration_instance_id"] for row in instances}, lost)
+        await self._cursor.save(self._emitted)
 
     def _log_not_polled(self) -> None:
         if not self._is_logged:
@@ -167,6 +180,15 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
                 "set the extra new_integrations to listed_until_completed if this Workflowsoft works that way.",
                 self.workflowsoft_conn_id,
             )
+
+
+def _with_emitted(emitted: Emitted, new: Sequence[Instance], listed: Sequence[Instance]) -> Emitted:
+    """Add instances to those that count as emitted, and forget surplus ones that the last poll does not list."""
+    # An instance that is not listed any more may be hidden behind another, so it is not forgotten at once.
+    emitted = {**emitted, **{str(row["integration_instance_id"]): 1 for row in new}}
+    stay = {row["integration_instance_id"] for row in (*new, *listed)}
+    surplus = {id_ for id_ in [id_ for id_ in emitted if id_ not in stay][: max(0, len(emitted) - MAX_EMITTED)]}
+    return {id_: value for id_, value in emitted.items() if id_ not in surplus}
 
 
 def emitted_instances(instances: Sequence[Instance], place: Mapping[str, str | None]) -> list[dict[str, Any]]:

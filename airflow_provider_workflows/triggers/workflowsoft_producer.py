@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MAX_RETURNED = 5000  # ids in memory, as many as a cursor stores
 CLOSING_CHECK_SECONDS = 0.1  # between two checks whether a stream that ends has stored its last poll
 
 
@@ -51,6 +52,7 @@ class JournalEntry(Reading):
         super().__init__(None)
         self.place = place
         self.stream = stream
+        self.instances: Sequence[Instance] = ()  # that the poll has returned
         self.journals: list[AssetJournal] = []
 
     async def record_in(self, journal: AssetJournal) -> None:
@@ -90,7 +92,8 @@ class PollReceipt(JournalEntry):
 
     async def record_in(self, journal: AssetJournal) -> None:
         if journal not in self.journals:  # of a watcher that started during the poll
-            await journal.persist(journal.known._replace(place=self.place).poll_ended(self.instances))
+            new = journal.new(self.instances)
+            await journal.persist(journal.known._replace(place=self.place).poll_ended(new))
 
 
 class IntegrationProducer(SnapshotProducer):
@@ -104,6 +107,8 @@ class IntegrationProducer(SnapshotProducer):
         self._entry: JournalEntry | None = None
         self._recorded: asyncio.Future[bool] | None = None  # whether all watchers have recorded the entry
         self._stream = uuid4().hex
+        self._returned: dict[str | None, None] = {}  # ids in the responses of this stream, the oldest first
+        self._is_listing_logged = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closing = False
         self._last_record: asyncio.Future[Any] | None = None  # still running when the stream has ended
@@ -180,8 +185,9 @@ class IntegrationProducer(SnapshotProducer):
                     log.warning("Polling step %s failed, will retry in %.0f s: %s", self._poller.name, delay, fault)
                     opened_at = float("-inf")
                     continue
-                consecutive_instances += len(instances)
-                if not instances or consecutive_instances >= self.trigger.max_instances:
+                new = self._not_returned_before(instances)
+                consecutive_instances += len(new)
+                if not new or consecutive_instances >= self.trigger.max_instances:
                     consecutive_instances, delay = 0, max(self.trigger.poll_interval, hook.shortest_poll)
                 else:
                     delay = 0.0
@@ -198,6 +204,23 @@ class IntegrationProducer(SnapshotProducer):
                 self._release()
             if hook is not None:
                 hook.close()
+
+    def _not_returned_before(self, instances: Sequence[Instance]) -> list[Instance]:
+        """Return the instances that no earlier poll of this stream has returned; log once if there are others."""
+        new = [row for row in instances if row["integration_instance_id"] not in self._returned]
+        if len(new) < len(instances) and not self._is_listing_logged:
+            self._is_listing_logged = True
+            log.warning(
+                "Polling step %s returned %s again, and each instance is emitted once. Connection %r says that polling "
+                "removes instances (consumed_on_read). If this Workflowsoft lists an instance until it is completed, "
+                "set the connection's extra new_integrations to listed_until_completed.",
+                *(self._poller.name, name_instances(row for row in instances if row not in new)),
+                self.trigger.workflowsoft_conn_id,
+            )
+        self._returned |= {row["integration_instance_id"]: None for row in new}
+        for id_ in list(self._returned)[: max(0, len(self._returned) - MAX_RETURNED)]:
+            del self._returned[id_]
+        return new
 
     def _start(self, entry: JournalEntry) -> None:
         self._entry, self._recorded = entry, asyncio.get_running_loop().create_future()
@@ -269,12 +292,13 @@ class IntegrationProducer(SnapshotProducer):
             instances, lost = malformed.instances, malformed
         except Exception as unknown:  # after any error the response may be lost
             lost = unknown
-        if instances:  # before the journal is written: if that fails, the log has the ids
-            log.info("Received at step %s: %s.", self._poller.name, name_instances(instances))
+        # Before the journal is written: if that fails, the log has the ids.
+        if new := [row for row in instances if row["integration_instance_id"] not in self._returned]:
+            log.info("Received at step %s: %s.", self._poller.name, name_instances(new))
         now = datetime.now(timezone.utc)
         for journal in intent.journals:
-            known = journal.known
-            ended = known.poll_lost(now, instances) if lost else known.poll_ended(None if rejected else instances)
+            known, new = journal.known, journal.new(instances)
+            ended = known.poll_lost(now, new) if lost else known.poll_ended(None if rejected else new)
             await journal.persist(ended)
         if lost is not None:
             report_loss(log, self._poller.step_id, lost, started_at.isoformat(timespec="milliseconds"), now)

@@ -320,6 +320,75 @@ def test_event_that_airflow_lost_is_redelivered_after_a_kill(run, emulator, conn
     assert journal(stores)["received"] == []
 
 
+@pytest.fixture
+def listed_but_consumed(emulator, connect):
+    """A server that lists instances until they are completed, over a connection that says that it does not."""
+    connect(CONSUMED)
+    emulator.control("PATCH", "flags", new_integrations=LISTED)
+
+
+@pytest.mark.usefixtures("listed_but_consumed")
+@pytest.mark.parametrize("shape", ["object", "list"])
+def test_an_instance_that_is_listed_again_is_emitted_once(run, emulator, stores, caplog, shape):
+    emulator.control("PATCH", "flags", new_integration_shape=shape)
+    first = start(emulator)
+
+    async def scenario(triggerer):
+        triggerer.watch(integration())
+        await triggerer.until(lambda: emitted(triggerer) == [first])
+        await triggerer.polls(5)
+        emulator.control("POST", f"workflowsoft/instances/{first}/complete", fields={"Venue": "Hall"})
+        second = start(emulator)
+        await triggerer.until(lambda: emitted(triggerer) == [first, second])
+        await triggerer.polls(5)
+
+    triggerer = run(scenario)
+
+    assert len(triggerer.payloads) == 2
+    assert (journal(stores)["received"], journal(stores)["possibly_lost"]) == ([], [])
+    (logged,) = [r.getMessage() for r in caplog.records if "set the connection's extra" in r.getMessage()]
+    assert f"returned integration instance {first} " in logged
+    assert emitted(run(watch_asset(number=0))) == []
+
+
+@pytest.mark.usefixtures("listed_but_consumed")
+def test_a_poll_with_known_instances_only_waits_the_interval(run, emulator):
+    start(emulator)
+
+    async def scenario(triggerer):
+        triggerer.watch(integration(poll_interval=3))
+        await triggerer.until(lambda: polls(emulator) == 2)
+        await asyncio.sleep(0.8)
+
+    run(scenario)
+    assert polls(emulator) == 2
+
+
+@pytest.mark.usefixtures("listed_but_consumed")
+def test_a_listed_instance_that_airflow_never_got_is_emitted(run, emulator):
+    first = start(emulator)
+
+    async def killed(triggerer):
+        triggerer.watch(integration())
+        await triggerer.until(lambda: emitted(triggerer) == [first])
+
+    assert run(killed, persists=False).events() == run(watch_asset()).events() != []
+
+
+@pytest.mark.usefixtures("listed_but_consumed")
+def test_a_second_asset_gets_an_instance_that_the_first_has(run, emulator):
+    first = start(emulator)
+
+    async def scenario(triggerer):
+        triggerer.watch(integration(asset="old"))
+        await triggerer.until(lambda: emitted(triggerer, "old") == [first])
+        triggerer.watch(integration(asset="new"))
+        await triggerer.until(lambda: emitted(triggerer, "new") == [first])
+        await triggerer.polls(5)
+
+    assert sorted(emitted(run(scenario))) == [first, first]
+
+
 def test_a_kill_before_the_poll_loses_nothing_and_is_suspected(run, emulator, connect, stores, statistics):
     """It is unknown whether the poll was sent."""
     connect(CONSUMED)
