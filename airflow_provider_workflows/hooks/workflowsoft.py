@@ -75,6 +75,11 @@ class WorkflowsoftHook(WorkflowsHook):
         )
 
     @property
+    def server(self) -> str:
+        """The server of the connection: its host, with a port and a path if it has them."""
+        return self.client.base_url.partition("://")[2]
+
+    @property
     def may_consume(self) -> bool:
         """Whether the connection allows polling for new integration instances."""
         return self.extras.flag("allow_consume")

@@ -37,6 +37,8 @@ class StepEventsScope(PollScope):
         super().__init__(poller.workflowsoft_conn_id)
         self._poller = poller
         self._key = ("workflowsoft", "events", self.conn_id, poller.diagram, poller.step, poller.step_id)
+        self._named = poller.place  # as the watcher names the step
+        self._server = ""
         self._read_at = float("-inf")
         self._is_malformed = False
         self._logged_others: set[str] = set()
@@ -62,7 +64,8 @@ class StepEventsScope(PollScope):
         await reader.call(self._prepare)
         self._read_at = time.monotonic()
         found = await reader.call(lambda hook: self._poller.drain(partial(self._poll, hook)))
-        reader.deliver_all((subscriber, (self._poller.place, found)) for subscriber in subscribers)
+        place = {**self._poller.place, "server": self._server}
+        reader.deliver_all((subscriber, (place, found)) for subscriber in subscribers)
 
     def close(self) -> None:
         with _watching:
@@ -71,6 +74,9 @@ class StepEventsScope(PollScope):
 
     def _prepare(self, hook: WorkflowsoftHook) -> None:
         hook.check_may_consume()
+        if hook.server != self._server:  # which has other steps
+            self._server = hook.server
+            vars(self._poller).update(self._named)
         self._poller.locate(hook)
         self._log_others(hook)
 

@@ -27,32 +27,34 @@ MAX_STORE_ATTEMPTS = 7  # with delays that double from one second: about a minut
 
 class AssetJournal:
     """
-    Store the poll journal of one asset in its state store.
+    Store the poll journal of one asset and server in the asset's state store.
 
     :param store: The asset's store.
     :param key: Key of the journal in the store.
+    :param server: The server, as :attr:`WorkflowsoftHook.server`.
     :param known: The journal as last read or written.
 
-    ``emitted`` has the ids of instances in events that Airflow has stored. They are not recorded again: a server that
+    ``emitted`` has the servers, by id, of instances in events that Airflow has stored. They are not recorded again: a server that
     keeps listing an instance until it is completed returns it with each poll.
     """
 
-    def __init__(self, store: AssetStore, key: str, known: PollJournal):
+    def __init__(self, store: AssetStore, key: str, server: str, known: PollJournal):
         self._store = store
         self._key = key
+        self.server = server
         self.known = known
-        self.emitted: Collection[str | None] = ()
+        self.emitted: Mapping[str, Any] = {}
         self._delivering: set[str | None] = set()  # instances in an event that Airflow has not confirmed yet
 
     @classmethod
-    async def open(cls, store: AssetStore, key: str, stream: str) -> AssetJournal:
+    async def open(cls, store: AssetStore, key: str, server: str, stream: str) -> AssetJournal:
         """
         Read the journal; report a poll that was started and not ended as a possible loss.
 
         :param stream: The stream that polls now. A poll of this stream may still be running: another watcher of the
             asset, which Airflow is about to stop, has recorded it.
         """
-        journal = cls(store, key, PollJournal.from_dict(await store.aget(key)))
+        journal = cls(store, key, server, PollJournal.from_dict(await store.aget(key)))
         since = journal.known.polling_since
         if since is not None and journal.known.poller != stream:
             now = datetime.now(timezone.utc)
@@ -67,7 +69,7 @@ class AssetJournal:
 
     def new(self, instances: Sequence[Instance]) -> list[Instance]:
         """Return the instances of a poll that Airflow does not have yet."""
-        return [row for row in instances if row["integration_instance_id"] not in self.emitted]
+        return [row for row in instances if self.emitted.get(str(row["integration_instance_id"])) != self.server]
 
     async def persist(self, known: PollJournal) -> None:
         """Store the journal, with retries for about a minute; if they fail, the next write includes this one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Hashable, Mapping, Sequence
 from datetime import timedelta
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.polling.workflowsoft_events import CONSUMED_ON_READ, StepEventsScope
 from airflow_provider_workflows.rules.parameters import require_exactly_one
-from airflow_provider_workflows.rules.poll_journal import MAX_INSTANCES
+from airflow_provider_workflows.rules.poll_journal import MAX_INSTANCES, NO_PLACE
 from airflow_provider_workflows.triggers.asset_journal import AssetJournal
 from airflow_provider_workflows.triggers.events import (
     Emitted,
@@ -124,8 +125,8 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
             self._log_not_polled()
             return emitted, []
         place, found = outcome
-        new = [row for row in found if row["integration_instance_id"] not in emitted]
-        return _with_emitted(emitted, new, found), emitted_instances(new, place)
+        new = [row for row in found if emitted.get(str(row["integration_instance_id"])) != place["server"]]
+        return _with_emitted(emitted, new, found, place["server"]), emitted_instances(new, place)
 
     def payload(
         self, facts: list[dict[str, Any]], outcome: Any, possibly_lost: Sequence[Stretch] = ()
@@ -140,8 +141,10 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
             return await super().emit(reading)
         try:
             await self.load_cursor()
-            if self._journal is None:
-                self._journal = await AssetJournal.open(self.store, f"{self.store_key}.journal", reading.stream)
+            server = str(reading.place["server"])
+            if self._journal is None or self._journal.server != server:
+                key = f"{self.store_key}.{hashlib.sha256(server.encode()).hexdigest()[:8]}.journal"
+                self._journal = await AssetJournal.open(self.store, key, server, reading.stream)
             self._journal.emitted = self._emitted or {}
             await reading.record_in(self._journal)
         except Exception:  # of the state store, too: the watcher is rejected
@@ -167,7 +170,7 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
         """Move the instances of an event that Airflow has stored from the journal to the cursor."""
         assert self._cursor is not None
         # First in memory, because the next poll must not record them again even if a store fails.
-        self._emitted = journal.emitted = _with_emitted(self._emitted or {}, instances, listed)
+        self._emitted = journal.emitted = _with_emitted(self._emitted or {}, instances, listed, journal.server)
         await journal.confirm({row["integration_instance_id"] for row in instances}, lost)
         await self._cursor.save(self._emitted)
 
@@ -182,18 +185,25 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
             )
 
 
-def _with_emitted(emitted: Emitted, new: Sequence[Instance], listed: Sequence[Instance]) -> Emitted:
-    """Add instances to those that count as emitted, and forget surplus ones that the last poll does not list."""
+def _with_emitted(emitted: Emitted, new: Sequence[Instance], listed: Sequence[Instance], server: str) -> Emitted:
+    """
+    Add instances to those that count as emitted, and forget surplus ones that the last poll does not list.
+
+    :return: The server of each instance by id: another server has other instances with the same ids.
+    """
     # An instance that is not listed any more may be hidden behind another, so it is not forgotten at once.
-    emitted = {**emitted, **{str(row["integration_instance_id"]): 1 for row in new}}
-    stay = {row["integration_instance_id"] for row in (*new, *listed)}
-    surplus = {id_ for id_ in [id_ for id_ in emitted if id_ not in stay][: max(0, len(emitted) - MAX_EMITTED)]}
+    emitted = {**emitted, **{str(row["integration_instance_id"]): server for row in new}}
+    remaining = {row["integration_instance_id"] for row in (*new, *listed)}
+    surplus = set([id_ for id_ in emitted if id_ not in remaining][: max(0, len(emitted) - MAX_EMITTED)])
     return {id_: value for id_, value in emitted.items() if id_ not in surplus}
 
 
 def emitted_instances(instances: Sequence[Instance], place: Mapping[str, str | None]) -> list[dict[str, Any]]:
-    """Return the rows of an event's ``events``."""
-    return [
-        {"event_id": f"integration:{place['step_id']}:{row['integration_instance_id']}", **row, **place}
-        for row in instances
-    ]
+    """
+    Return the rows of an event's ``events``.
+
+    :param place: The step: ``{diagram_id, step_id, step, server}``.
+    """
+    step = {name: place[name] for name in NO_PLACE}
+    prefix = f"integration:{place['server']}:{place['step_id']}"
+    return [{"event_id": f"{prefix}:{row['integration_instance_id']}", **row, **step} for row in instances]

@@ -44,7 +44,7 @@ class JournalEntry(Reading):
     """
     Ask every watcher to record a poll in its journal.
 
-    :param place: The step: ``{diagram_id, step_id, step}``.
+    :param place: The step and its server: ``{diagram_id, step_id, step, server}``.
     :param stream: Identifies the stream that polls.
     """
 
@@ -109,6 +109,7 @@ class IntegrationProducer(SnapshotProducer):
         self._stream = uuid4().hex
         self._returned: dict[str | None, None] = {}  # ids in the responses of this stream, the oldest first
         self._is_listing_logged = False
+        self._server: str | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closing = False
         self._last_record: asyncio.Future[Any] | None = None  # still running when the stream has ended
@@ -155,7 +156,7 @@ class IntegrationProducer(SnapshotProducer):
                         return
                     await in_new_thread(self._prepare, hook)
                     await self._claim(hook.account)
-                    intent = PollIntent(self._poller.place, self._stream)
+                    intent = PollIntent({**self._poller.place, "server": hook.server}, self._stream)
                     self._start(intent)
                     yield intent
                     is_recorded = await self._is_recorded()
@@ -235,6 +236,10 @@ class IntegrationProducer(SnapshotProducer):
         await hook.prepare()
         if former is not None:
             former.close()
+        if hook.server != self._server:  # which has other steps and instances, with the same ids
+            self._server = hook.server
+            self._poller = self.trigger.build_poller()
+            self._returned = {}
         return hook
 
     def _prepare(self, hook: WorkflowsoftHook) -> None:

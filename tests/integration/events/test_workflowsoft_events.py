@@ -31,9 +31,10 @@ def emulator(airflow_connections):
 def connect(emulator, set_connection):
     """Return a function that sets how the emulator reads, and what the connection says of it."""
 
-    def connect_it(reading, **extra):
+    def connect_it(reading, host=None, **extra):
         emulator.control("PATCH", "flags", new_integrations=reading)
         connection = emulator.connection("workflowsoft")
+        connection["host"] = host or connection["host"]
         connection["extra"] |= {"new_integrations": reading, **extra}
         set_connection("workflowsoft_default", connection)
 
@@ -98,7 +99,7 @@ def test_open_instance_is_emitted_once(run, emulator, connect):
     (row,) = payload.pop("events")
     assert payload == {"event": "integration", "workflowsoft_conn_id": "workflowsoft_default", "possibly_lost": []}
     assert row == {
-        "event_id": f"integration:{STEP_ID}:{first}",
+        "event_id": f"integration:{emulator.url.removeprefix('http://')}:{STEP_ID}:{first}",
         "integration_instance_id": first,
         "process_instance_id": row["process_instance_id"],
         "diagram_id": "1",
@@ -253,6 +254,35 @@ def test_connections_of_two_users_are_distinguished(run, emulator, connect, set_
     assert "watched twice" not in caplog.text
 
 
+def other_server(emulator):
+    """Return another name of the emulator, which stands for another server with the same ids."""
+    return emulator.url.replace("127.0.0.1", "localhost")
+
+
+def test_instances_of_another_server_are_new(run, emulator, connect, stores):
+    connect(LISTED)
+    first = start(emulator)
+    ids = run(watch_asset()).event_ids()
+    connect(LISTED, host=other_server(emulator))
+
+    other = run(watch_asset())
+
+    assert emitted(other) == [first]
+    assert set(other.event_ids()).isdisjoint(ids)
+    assert emitted(run(watch_asset(number=0))) == []
+
+
+def test_a_cursor_without_servers_is_ignored(run, emulator, connect, stores):
+    connect(LISTED)
+    first = start(emulator)
+    run(watch_asset())
+    for key in stores.keys("step"):
+        stores.values["step"][key] = stores.values["step"][key].replace(f'"{other_server(emulator)[7:]}"', "1")
+        stores.values["step"][key] = stores.values["step"][key].replace(f'"{emulator.url[7:]}"', "1")
+
+    assert emitted(run(watch_asset())) == [first]
+
+
 # --- consumed on read ---------------------------------------------------------------------------------------
 
 
@@ -387,6 +417,21 @@ def test_a_second_asset_gets_an_instance_that_the_first_has(run, emulator):
         await triggerer.polls(5)
 
     assert sorted(emitted(run(scenario))) == [first, first]
+
+
+def test_stored_instance_is_emitted_for_its_own_server_only(run, emulator, connect):
+    connect(CONSUMED)
+    start(emulator)
+
+    async def killed(triggerer):
+        triggerer.watch(integration())
+        await triggerer.until(lambda: triggerer.payloads)
+
+    before = run(killed, persists=False)
+    connect(CONSUMED, host=other_server(emulator))
+    assert emitted(run(watch_asset(number=0))) == []
+    connect(CONSUMED)
+    assert run(watch_asset()).events() == before.events()
 
 
 def test_a_kill_before_the_poll_loses_nothing_and_is_suspected(run, emulator, connect, stores, statistics):
