@@ -11,7 +11,7 @@ import math
 import re
 import uuid
 from collections.abc import Callable, Mapping
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import ROUND_DOWN, ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal, InvalidOperation
 from typing import Any
 
@@ -27,6 +27,7 @@ DECIMAL_COMMA = re.compile(r"[+-]?(0|[0-9]{4,}),[0-9]+|[+-]?[0-9]+,([0-9]{1,2}|[
 GROUPED_BY_COMMA = re.compile(r"[+-]?[0-9]{1,3}((,[0-9]{3}){2,}|(,[0-9]{3})+\.[0-9]+)")
 GROUPED_BY_DOT = re.compile(r"[+-]?[0-9]{1,3}((\.[0-9]{3}){2,}|(\.[0-9]{3})+,[0-9]+)")
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
+DAY_AT_MIDNIGHT = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})([T ]00:00(:00(\.0+)?)? ?(Z|[+-][0-9]{2}:?[0-9]{2})?)?")
 TIME_WITH_ZONE = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d.*(Z|[+-]\d\d:?\d\d)")
 SLASH_DATE = re.compile(
     r"/Date\((-?[0-9]{1,15})([+-][0-9]{4})?\)/"
@@ -218,11 +219,13 @@ def _write_time(value: Any) -> str:
 
 
 def _read_date(value: Any) -> date:
-    if isinstance(value, str) and DAY.match(value):
-        return date.fromisoformat(value[:10])
+    if isinstance(value, str) and (found := DAY_AT_MIDNIGHT.fullmatch(value.strip())):
+        return date.fromisoformat(found[1])
+    if isinstance(value, str) and DAY.match(value.strip()):
+        raise ValueError  # the day of another time depends on the zone, which is unknown
     moment = _read_time(value)
-    if (moment.hour, moment.minute, moment.second) != (0, 0, 0):
-        raise ValueError  # the day depends on the zone, which is unknown
+    if moment.time() != time.min:
+        raise ValueError  # likewise
     return moment.date()
 
 
