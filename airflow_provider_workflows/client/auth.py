@@ -52,7 +52,8 @@ class TokenSource(Protocol):
     Fetch tokens.
 
     ``identity`` distinguishes two sources without revealing a secret. A source that has only one token can have a
-    ``remedy``: what to do when the server rejects that token.
+    ``remedy``: what to do when the server rejects that token. A source can have ``secrets``: parts of its
+    credentials that a server may repeat by themselves.
     """
 
     identity: str

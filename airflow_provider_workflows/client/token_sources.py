@@ -9,6 +9,7 @@ from typing import Any
 import simplejson
 
 from airflow_provider_workflows.client.auth import Token, fingerprint, parse_http_time
+from airflow_provider_workflows.client.error_mapping import MIN_SECRET_CHARACTERS
 from airflow_provider_workflows.client.http import RestClient
 from airflow_provider_workflows.client.response import ApiResponse
 from airflow_provider_workflows.client.retry import Idempotency
@@ -100,7 +101,11 @@ class ApiTokenSource:
             "bearer": {"Authorization": f"Bearer {password}"},
             "cookie": {"Cookie": password},
         }.get(scheme, {})
-        self._client = _client(base_url, (password,), transport)
+        # A server may repeat the value of one cookie without its name.
+        cookies = password.split(";") if scheme == "cookie" else ()
+        values = (cookie.partition("=")[2].strip(' "') for cookie in cookies)
+        self.secrets = tuple(value for value in values if len(value) >= MIN_SECRET_CHARACTERS)
+        self._client = _client(base_url, (password, *self.secrets), transport)
 
     def fetch(self, now: float) -> Token:
         try:

@@ -385,7 +385,10 @@ class WorkflowsHook(BaseHook):
         source = self.token_source(connection, extras, base_url, transport)
         self._account = base_url, connection.login or source.identity
         auth = TokenAuth.shared(source, base_url, on_token=on_token)
-        candidates = (connection.password, extras.fields.get("access_token"))
+        parts = getattr(source, "secrets", ())
+        for secret in parts:
+            on_token(secret)
+        candidates = (connection.password, extras.fields.get("access_token"), *parts)
         secrets = tuple(secret for secret in candidates if secret and isinstance(secret, str))
         return RestClient(
             base_url,

@@ -398,6 +398,14 @@ def test_the_administrator_signs_in_as_configured(requests_mock, login_auth, nam
     assert requests_mock.last_request.headers[name] == value
 
 
+def test_each_cookies_value_is_a_secret_of_its_own(requests_mock):
+    requests_mock.get(MINT, status_code=401, json={"Message": "Session S3cr3tValue of node7 has expired; id ab"})
+    source = ApiTokenSource(BASE, "admin", '.AUTH=S3cr3tValue; lb="node7";id=ab', scheme="cookie")
+
+    with pytest.raises(AuthenticationError, match=r"Session \*\*\* of \*\*\* has expired; id ab"):
+        source.fetch(0.0)
+
+
 def test_a_password_may_contain_any_character(requests_mock):
     requests_mock.get(MINT, text='"t"')
 

@@ -586,6 +586,18 @@ def test_every_workflowsoft_method_is_compared_with_the_contract():
 # --- against the emulator, over a real socket ---
 
 
+def test_each_cookies_value_is_masked_in_logs_and_errors(hook_with, requests_mock, monkeypatch):
+    masked = []
+    monkeypatch.setattr("airflow_provider_workflows.hooks.base.mask_secret", masked.append)
+    hook = hook_with(login="admin", password=".AUTH=S3cr3tValue; lb=node7", extra={"login_auth": "cookie"})
+    requests_mock.get(f"{URL}/api/v2/app/apitoken", json="minted")
+    requests_mock.get(f"{URL}/api/v2/workflows", status_code=400, json={"Message": "S3cr3tValue on node7"})
+
+    with pytest.raises(InvalidRequest, match=r"\*\*\* on \*\*\*"):
+        hook.list_process_diagrams()
+    assert {"S3cr3tValue", "node7"} <= set(masked)
+
+
 @pytest.mark.parametrize("shape", ["json_string", "text", "object"])
 @pytest.mark.parametrize("way", ["basic", "bearer", "cookie"])
 def test_a_token_is_requested_and_read_in_every_format(emulator, set_connection, shape, way):
