@@ -2,7 +2,7 @@
 Assign the instances of an integration step of Workflowsoft to waits, if polls do not consume instances.
 
 Such a poll lists an instance until it is completed, which can be days after a task took it. So the instance is leased
-to that task: no other wait gets it as long as Workflowsoft lists it as open.
+to that task: no other wait gets it as long as Workflowsoft lists it as open, or has not listed it in a few polls only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,16 @@ from airflow_provider_workflows.rules.poll_journal import Instance
 
 MAX_LEASES_PER_STEP = 5000  # of instances that polls no longer list, while no poll reads the whole list
 
-_Leases: TypeAlias = "dict[str | None, Hashable]"  # the task of each leased instance, the least recently listed first
+# Consecutive polls of the whole list without an instance, after which its lease ends. One such poll can be the response
+# of a gateway, or of a server that has just started; the number is that of rejected polls that fail a wait.
+MAX_ABSENT_POLLS = 3
+
+_Leases: TypeAlias = "dict[str | None, _Lease]"  # of each leased instance, the least recently listed first
+
+
+class _Lease(NamedTuple):
+    task: Hashable
+    absent_polls: int = 0  # consecutive
 
 
 class StepWait(NamedTuple):
@@ -44,7 +53,7 @@ class Leases:
 
     def rows_needed(self, step_id: str, waits: Collection[StepWait]) -> int:
         """Return the number of different rows that a poll must read to serve all waits; more rows are not needed."""
-        leased = Counter(self._steps.get(step_id, {}).values())
+        leased = Counter(lease.task for lease in self._steps.get(step_id, {}).values())
         needed: Counter[Hashable] = Counter()
         for wait in waits:
             needed[wait.task] = max(needed[wait.task], wait.max_instances)
@@ -66,12 +75,12 @@ class Leases:
         own: dict[Hashable, list[str | None]] = defaultdict(list)
         for instance_id in rows:
             if instance_id in leased:
-                own[leased[instance_id]].append(instance_id)
+                own[leased[instance_id].task].append(instance_id)
         assigned = []
         for wait in waits:
             taken = list(islice(free, max(0, wait.max_instances - len(own[wait.task]))))
             own[wait.task] += taken
-            leased |= dict.fromkeys(taken, wait.task)
+            leased |= dict.fromkeys(taken, _Lease(wait.task))
             assigned.append([rows[instance_id] for instance_id in own[wait.task][: wait.max_instances]])
         self._steps[step_id] = leased
         if not leased:
@@ -82,15 +91,20 @@ class Leases:
         """Release instances that were assigned to a wait that ended before it received them."""
         leased = self._steps.get(step_id, {})
         for row in instances:
-            if leased.get(row["integration_instance_id"]) == task:
+            lease = leased.get(row["integration_instance_id"])
+            if lease is not None and lease.task == task:
                 del leased[row["integration_instance_id"]]
 
     def _still_open(self, step_id: str, listed: Collection[str | None], *, is_whole: bool) -> _Leases:
         """Return the leases of instances that are still open, those of instances not listed now first."""
         leased = self._steps.get(step_id, {})
-        hidden = [] if is_whole else [item for item in leased.items() if item[0] not in listed]
-        seen = [item for item in leased.items() if item[0] in listed]
-        return dict([*hidden[-MAX_LEASES_PER_STEP:], *seen])
+        absent = [
+            (instance_id, _Lease(lease.task, lease.absent_polls + is_whole))
+            for instance_id, lease in leased.items()
+            if instance_id not in listed and lease.absent_polls + is_whole < MAX_ABSENT_POLLS
+        ]
+        seen = [(instance_id, _Lease(lease.task)) for instance_id, lease in leased.items() if instance_id in listed]
+        return dict([*absent[-MAX_LEASES_PER_STEP:], *seen])
 
 
 def _is_whole(responses: Sequence[Sequence[Instance]]) -> bool:

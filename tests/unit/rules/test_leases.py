@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from airflow_provider_workflows.rules.leases import Leases, StepWait
+from airflow_provider_workflows.rules.leases import MAX_ABSENT_POLLS, Leases, StepWait
 
 STEP = "101"
 
@@ -85,18 +85,30 @@ def test_a_retry_with_a_lower_maximum_leaves_other_rows_leased(poll):
     assert poll(whole(1, 2), "b") == [""]
 
 
-def test_a_row_that_was_gone_and_is_open_again_is_new_work(poll):
-    assert poll(whole(1, 2, 3), "a") == ["1"]
-    poll(whole(2, 3))
+@pytest.mark.parametrize("others", [(), (2, 3)], ids=["empty", "list"])
+def test_a_lease_ends_after_consecutive_absences_only(poll, others):
+    assert poll(whole(1, *others), "a") == ["1"]
 
-    assert poll(whole(1, 2, 3), "b") == ["1"]
+    for _ in range(MAX_ABSENT_POLLS - 1):
+        poll(whole(*others))
+    assert poll(whole(1, *others), "a") == ["1"]  # which starts the count again
+    for _ in range(MAX_ABSENT_POLLS - 1):
+        poll(whole(*others))
+    assert "1" not in poll(whole(1, *others), "b")
+
+    for _ in range(MAX_ABSENT_POLLS):
+        poll(whole(*others))
+    assert poll(whole(1), "c") == ["1"]
 
 
-def test_an_empty_response_ends_all_leases_of_the_step(poll):
+def test_a_poll_that_read_only_a_part_is_no_absence(poll):
     assert poll(whole(1), "a") == ["1"]
-    poll(whole())
 
-    assert poll(whole(1), "b") == ["1"]
+    for _ in range(MAX_ABSENT_POLLS - 1):
+        poll(whole())
+    for _ in range(5):
+        poll([rows(2)])
+    assert "1" not in poll(whole(1), "b")
 
 
 @pytest.mark.parametrize(
