@@ -38,7 +38,6 @@ PUBLIC_URL = "https://api.workflowsoft.com"
 LOGIN_AUTH = ("basic", "bearer", "cookie")
 CONSUMED_ON_READ = "consumed_on_read"
 LISTED_UNTIL_COMPLETED = "listed_until_completed"
-DEFAULT_USERS = 15  # the vendor's default for a search, which a server may treat as a maximum
 MAX_USERS = 10_000  # requested if an exact address is not among fewer
 MIN_POLL_SECONDS = 15.0  # the vendor recommends minutes and states no rate limit
 
@@ -151,13 +150,15 @@ class WorkflowsoftHook(WorkflowsHook):
         """
         Find a process diagram by its exact title or its id: ``{id, title}``.
 
+        A server may list fewer diagrams than exist, so digits that match none are taken as an id; the title is "" then.
+
         :param parameter: Name of the parameter with the diagram, for the error text.
         :raises ConfigurationError: no diagram or several diagrams match; the message lists the candidates.
         """
         rows = self.list_process_diagrams(diagram)
         if not any(diagram.strip() in (row["title"].strip(), row["id"]) for row in rows):
             rows = self.list_process_diagrams()
-        return dict(rules.choose(parameter, "process diagram", diagram, rows, may_lack=len(rows) >= rules.ROW_LIMIT))
+        return dict(rules.choose(parameter, "process diagram", diagram, rows, may_lack=True))
 
     def list_integration_steps(self, diagram_id: str) -> list[dict[str, str]]:
         """List the integration steps of a process diagram: ``[{id, title}]``."""
@@ -208,9 +209,7 @@ class WorkflowsoftHook(WorkflowsHook):
         while len(rows) >= limit and limit < MAX_USERS:
             limit *= 10
             rows = self._users(user, limit)
-        # A server may return fewer rows than requested.
-        may_lack = len(rows) in (DEFAULT_USERS, rules.ROW_LIMIT) or len(rows) >= limit
-        return rules.choose_user(parameter, user, rows, may_lack=may_lack)
+        return rules.choose_user(parameter, user, rows)
 
     # --- integration instances ---
 

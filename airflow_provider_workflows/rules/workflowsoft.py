@@ -12,6 +12,7 @@ from airflow_provider_workflows.rules.payload import is_id
 
 ROW_LIMIT = 100  # rows of a list, as in the vendor's example; lists have no paging
 EMPTY_GUID = "00000000-0000-0000-0000-000000000000"
+UNLISTED = ", and possibly more that were not listed; give the id"  # a server's own limit is not documented
 USER_NAMES = (("full_name", "FullName"), ("email", "Email"))
 # Members of a response that report a failure in spite of a successful status.
 SUCCESS_FLAGS = ("success", "issuccess", "succeeded", "issucceeded", "ok")
@@ -128,14 +129,13 @@ def user_rows(body: Any) -> list[dict[str, str]]:
     return [{"id": id_, **named} for id_, named in zip(ids, names, strict=True)]
 
 
-def choose_user(parameter: str, email: str, rows: Iterable[Mapping[str, str]], *, may_lack: bool = False) -> str:
+def choose_user(parameter: str, email: str, rows: Iterable[Mapping[str, str]]) -> str:
     """
     Return the id of the one user with an e-mail address, in any case.
 
     :param parameter: Name of the parameter with the address, for the error text.
     :param email: The e-mail address.
     :param rows: Rows of :func:`user_rows`.
-    :param may_lack: There may be more users than the search returned.
     :raises ConfigurationError: no user or several users have the address; the message lists the search result.
     """
     rows = list(rows)
@@ -144,9 +144,9 @@ def choose_user(parameter: str, email: str, rows: Iterable[Mapping[str, str]], *
         return matching[0]["id"]
     listed = ", ".join(f"{row['full_name']} <{row['email']}> (id {row['id']})" for row in matching or rows) or "none"
     if not matching:
-        if may_lack:
-            listed += ", and possibly more that were not listed; give the id"
-        raise ConfigurationError(f"{parameter}: no user has the e-mail address {email!r}. The search found: {listed}.")
+        raise ConfigurationError(
+            f"{parameter}: no user has the e-mail address {email!r}. The search found: {listed}{UNLISTED}."
+        )
     raise ConfigurationError(
         f"{parameter}: {len(matching)} users have the e-mail address {email!r}: {listed}. Give the id."
     )
@@ -176,7 +176,7 @@ def choose(
         return {"id": requested, "title": ""}
     if not matching:
         if may_lack:
-            listed += ", and possibly more that were not listed; give the id"
+            listed += UNLISTED
         raise ConfigurationError(f"{parameter}: there is no {kind} {requested!r}. Candidates: {listed}.")
     raise ConfigurationError(f"{parameter}: {len(matching)} {kind}s are named {requested!r}: {listed}. Give the id.")
 

@@ -213,12 +213,22 @@ def test_no_limit_hides_the_user_with_the_exact_address(hook, requests_mock):
     assert [r.qs["limit"] for r in requests_mock.request_history] == [["100"], ["1000"]]
 
 
-@pytest.mark.parametrize("most", [15, 100])
+@pytest.mark.parametrize("most", [0, 3, 15, 100])
 def test_a_servers_own_limit_may_hide_the_user(hook, requests_mock, most):
     requests_mock.get(f"{URL}/api/users/search", json=[{"Id": n, "Email": f"olga{n}@x"} for n in range(most)])
 
     with pytest.raises(ConfigurationError, match="possibly more that were not listed"):
         hook.find_user_id("olga@x")
+
+
+def test_a_servers_own_limit_may_hide_the_diagram(airflow_connections):
+    airflow_connections.control("PATCH", "flags", ws_list_limit="at_most_3")
+    hook = WorkflowsoftHook()
+
+    with pytest.raises(ConfigurationError, match="'Nope'.*possibly more that were not listed; give the id"):
+        hook.find_process_diagram("Nope")
+    assert hook.find_process_diagram("6") == {"id": "6", "title": ""}
+    assert hook.list_integration_steps("6")
 
 
 @pytest.mark.parametrize("most", ["as_requested", "at_most_3"])
