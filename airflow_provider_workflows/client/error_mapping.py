@@ -171,9 +171,17 @@ def is_sign_in(response: requests.Response, body: bytes, idempotency: Idempotenc
     page = body[:MAX_PAGE_BYTES].decode("utf-8-sig", "replace")
     if html_text(page) is None:
         return False
-    # After a write action the page could show its result, so then only a page with a password field counts.
     asks_for_password = re.search(r"(?i)type\s*=\s*[\"']?password", page) is not None
-    return asks_for_password or (idempotency is Idempotency.SAFE and SIGN_IN.search(page) is not None)
+    return asks_for_password or (not _may_show_result(response, idempotency) and SIGN_IN.search(page) is not None)
+
+
+def _may_show_result(response: requests.Response, idempotency: Idempotency) -> bool:
+    """
+    Return whether a page, or a redirect to one, may show the result of an action.
+
+    It may after a write action. A GET with an effect returns what it has taken as JSON, so a page has taken nothing.
+    """
+    return idempotency is Idempotency.UNSAFE and response.request.method != "GET"
 
 
 def leads_on(response: requests.Response) -> bool:
@@ -185,16 +193,18 @@ def leads_on(response: requests.Response) -> bool:
 
 def _redirected(response: requests.Response, idempotency: Idempotency, call: dict[str, Any]) -> ApiError:
     target = response.headers.get("Location", "")
-    if idempotency is Idempotency.UNSAFE:
-        # After a write action a server may redirect a browser to the result.
-        if re.search(r"/(log[_-]?(in|on)|sign[_-]?in)(\.\w+)?/?$", re.split(r"[?#]", target)[0], re.IGNORECASE):
-            return AuthenticationError("The server redirected the call to its login page", **call)
-        return OutcomeUnknown("The server returned a redirect, which is not followed", **call)
-    if re.search(r"log[_-]?in|sign[_-]?in|account|auth|sso", target, re.IGNORECASE) or "html" in response.headers.get(
-        "Content-Type", ""
-    ):
+    address = re.split(r"[?#]", target)[0]
+    if _may_show_result(response, idempotency):
+        is_sign_in_page = re.search(r"(?i)/(log[_-]?(in|on)|sign[_-]?in)(\.\w+)?/?$", address) is not None
+    elif idempotency is Idempotency.UNSAFE:
+        is_sign_in_page = SIGN_IN_ADDRESS.search(address) is not None
+    else:
+        is_html = "html" in response.headers.get("Content-Type", "")
+        is_sign_in_page = is_html or re.search(r"(?i)log[_-]?in|sign[_-]?in|account|auth|sso", target) is not None
+    if is_sign_in_page:
         return AuthenticationError("The server redirected the call to its login page", **call)
-    return UnexpectedResponse("The server returned a redirect, which is not followed", **call)
+    error = UnexpectedResponse if idempotency is Idempotency.SAFE else OutcomeUnknown
+    return error("The server returned a redirect, which is not followed", **call)
 
 
 def request_id(headers: Mapping[str, str], scrub: Callable[[str], str]) -> str | None:
