@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.rules.poll_journal import PollJournal
 from airflow_provider_workflows.triggers.workflowsoft import report_loss
@@ -34,8 +34,8 @@ class AssetJournal:
     :param server: The server, as :attr:`WorkflowsoftHook.server`.
     :param known: The journal as last read or written.
 
-    ``emitted`` has the servers, by id, of instances in events that Airflow has stored. They are not recorded again: a server that
-    keeps listing an instance until it is completed returns it with each poll.
+    ``emitted`` has the servers, by id, of instances in events that Airflow has stored. They are not recorded again: a
+    server that lists an instance until it is completed returns it with each poll.
     """
 
     def __init__(self, store: AssetStore, key: str, server: str, known: PollJournal):

@@ -88,7 +88,7 @@ def test_outcome_decides_which_tasks_run(airflow_connections):
 def test_delivered_instance_is_completed_once(airflow_connections, again):
     emulator = airflow_connections
     started = emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
-    row = {"event_id": "integration:localhost:101:3", **started, "diagram_id": "1", "step_id": "101", "step": "Check event"}
+    row = {"event_id": "integration:host:101:3", **started, "diagram_id": "1", "step_id": "101", "step": "Check event"}
     lost = [{"events": [], "possibly_lost": [{"since": "2026-01-01T00:00:00+00:00", "until": "2026-01-02"}]}]
     constants = {**events(row), "payloads_of": lambda triggering: lost}
 

@@ -343,7 +343,7 @@ READ_NO_RESPONSE = {
     "procore_operations": set(),
     "procore_responses": set(),
     "procore_decisions": {"has_end_time", "is_given", "person", "rows_of", "seconds", "str_id"},
-    "workflowsoft": {"has_id", "instance_id_of", "member", "says_already_completed"},
+    "workflowsoft": {"has_id", "id_in", "instance_id_of", "member", "says_already_completed"},
     "workflowsoft_fields": {"check_rendered", "raw_fields", "raw_value", "read_stored_values"},
 }
 
