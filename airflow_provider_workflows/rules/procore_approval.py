@@ -149,8 +149,8 @@ def _original(label: Any, rendered: Any, given: Any) -> Any:
             return rendered
         raise ConfigurationError(
             f"fields: the template of {label!r} was rendered to {type(rendered).__name__} {str(rendered)[:100]!r}, so "
-            "its original text is unknown. Set render_template_as_native_obj=False for this task, or give the output "
-            "of a task instead of a template."
+            "its original text is unknown. End the template with the filter tojson, or give the output of a task "
+            "instead of a template."
         )
     if isinstance(given, Mapping):
         return {key: _original(label, rendered[key], value) for key, value in given.items()}

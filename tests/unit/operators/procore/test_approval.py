@@ -618,9 +618,19 @@ def test_template_whose_text_is_unknown_is_not_shown(emulator, task_of, fields, 
     task = task_of()
     task.build = lambda: natively_rendered(fields, text=text)
 
-    with pytest.raises(ConfigurationError, match=r"fields: .*'Amount'.*render_template_as_native_obj=False"):
+    with pytest.raises(ConfigurationError, match=r"fields: .*'Amount'.*filter tojson"):
         task.run()
     assert (emulator.requests(), task.created) == ([], [])
+
+
+@pytest.mark.parametrize(("text", "shown"), [("1,200", r"1\,200"), ("12.10", r"12\.10")])
+def test_template_that_ends_with_tojson_keeps_its_text(emulator, task_of, text, shown):
+    task = task_of()
+    task.build = lambda: natively_rendered({"Amount": "{{ params.text | tojson }}"}, text=text)
+
+    task.run()
+
+    assert shown in task.request["body"]
 
 
 def test_template_of_all_fields_may_not_change_a_text(emulator, task_of):
