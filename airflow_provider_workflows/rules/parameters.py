@@ -169,6 +169,25 @@ def as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple, set, frozenset)) else [value]
 
 
+def literals(name: str, value: Any) -> list[str]:
+    """
+    Return a parameter that is not templated, one or several names or ids, as a list; None means that it is not given.
+
+    :raises ConfigurationError: an element is a template, the output of a task, empty, or neither text nor a whole
+        number.
+    """
+    items = [] if value is None else as_list(value)
+    for item in items:
+        if type(item) is not int and not (isinstance(item, str) and item.strip()):
+            shown = repr(item) if isinstance(item, str) or item is None else type(item).__name__
+            raise ConfigurationError(
+                f"{name} must be one or several names or ids, not empty and not the output of a task; got {shown}."
+            )
+        if isinstance(item, str) and is_template(item):
+            raise ConfigurationError(f"{name} is not templated; write the names or ids themselves instead of {item!r}.")
+    return [str(item).strip() for item in items]
+
+
 def templated_names(fields: Any) -> frozenset[str]:
     """Return the names of the fields whose value in the DAG file is a template."""
     if not isinstance(fields, Mapping):

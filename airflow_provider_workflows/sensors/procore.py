@@ -21,6 +21,7 @@ from airflow_provider_workflows.rules.parameters import (
     check_optional,
     check_rendered,
     check_required,
+    literals,
     str_id,
 )
 from airflow_provider_workflows.rules.payload import documented_form
@@ -133,8 +134,8 @@ class ProcoreInstanceSensor(ItemParameters, DryRunParameter, NotifyingSensor, Pr
         *,
         project_id: str | int | None = None,
         until: Collection[str] | None = None,
-        fail_on: Collection[str] = (),
-        skip_on: Collection[str] = (),
+        fail_on: Collection[str] | None = (),
+        skip_on: Collection[str] | None = (),
         step_reached: str | Collection[str] | None = (),
         step_decided: str | Collection[str] | None = (),
         after: str | int | None = None,
@@ -142,9 +143,9 @@ class ProcoreInstanceSensor(ItemParameters, DryRunParameter, NotifyingSensor, Pr
     ):
         super().__init__(**kwargs)
         self.project_id = project_id
-        self.until = until
-        self.fail_on = fail_on
-        self.skip_on = skip_on
+        self.until = None if until is None else literals("until", until)
+        self.fail_on = literals("fail_on", fail_on)
+        self.skip_on = literals("skip_on", skip_on)
         self.step_reached = step_reached
         self.step_decided = step_decided
         self.after = after
@@ -344,14 +345,14 @@ class ProcoreAsyncOperationSensor(ProcoreSensor):
         self,
         *,
         operation_id: str | int,
-        until: Collection[str] = ("done", "partial_done"),
-        skip_on: Collection[str] = (),
+        until: Collection[str] | None = None,
+        skip_on: Collection[str] | None = (),
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.operation_id = operation_id
-        self.until = until
-        self.skip_on = skip_on
+        self.until = literals("until", ("done", "partial_done") if until is None else until)
+        self.skip_on = literals("skip_on", skip_on)
 
     def build_trigger(self) -> ProcoreAsyncOperationWaitTrigger:
         from airflow_provider_workflows.triggers.procore import ProcoreAsyncOperationWaitTrigger  # likewise

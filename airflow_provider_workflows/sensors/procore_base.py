@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.links.airflow import ApprovalsLink
 from airflow_provider_workflows.links.procore import ProcoreItemLink
-from airflow_provider_workflows.rules.parameters import as_list, str_id
+from airflow_provider_workflows.rules.parameters import str_id
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
 
 if TYPE_CHECKING:
@@ -51,15 +51,14 @@ class ProcoreSensor(ProcoreConnectionSensor):
         return ProcoreHook(self.procore_conn_id, company_id=self.company_id)
 
 
-def known_states(parameter: str, states: str | Collection[str], known: Collection[str]) -> list[str]:
+def known_states(parameter: str, states: list[str], known: Collection[str]) -> list[str]:
     """
-    Return states as a list.
+    Return states, all of them known.
 
     :raises ConfigurationError: a state is unknown.
     """
-    names = [str(state) for state in as_list(states)]
-    if unknown := [name for name in names if name not in known]:
+    if unknown := [state for state in states if state not in known]:
         raise ConfigurationError(
             f"{parameter}: unknown state {', '.join(map(repr, unknown))}. Expected one of: {', '.join(sorted(known))}."
         )
-    return names
+    return states

@@ -14,6 +14,7 @@ from airflow_provider_workflows.rules.parameters import (
     check_optional,
     check_required,
     check_seconds,
+    literals,
     seconds,
     str_id,
 )
@@ -111,10 +112,10 @@ class ProcoreItemSensor(NotifyingSensor, ProcoreSensor):
         tool_subtype: str | int | None = None,
         legacy_instance_id: str | int | None = None,
         legacy_object_type: str | None = None,
-        legacy_until: Collection[str] = (),
+        legacy_until: Collection[str | int] | None = (),
         until: Collection[str] | None = None,
-        fail_on: Collection[str] = (),
-        skip_on: Collection[str] = (),
+        fail_on: Collection[str] | None = (),
+        skip_on: Collection[str] | None = (),
         on_stuck: str | Notifier | Sequence[Notifier] = "fail",
         stuck_after: timedelta | float = DEFAULT_STUCK_AFTER,
         **kwargs: Any,
@@ -126,10 +127,10 @@ class ProcoreItemSensor(NotifyingSensor, ProcoreSensor):
         self.tool_subtype = tool_subtype
         self.legacy_instance_id = legacy_instance_id
         self.legacy_object_type = legacy_object_type
-        self.legacy_until = legacy_until
-        self.until = until
-        self.fail_on = fail_on
-        self.skip_on = skip_on
+        self.legacy_until = literals("legacy_until", legacy_until)
+        self.until = None if until is None else literals("until", until)
+        self.fail_on = literals("fail_on", fail_on)
+        self.skip_on = literals("skip_on", skip_on)
         self.on_stuck = on_stuck
         self.stuck_after = stuck_after
         self._seen: dict[str, Any] | None = None
@@ -170,7 +171,7 @@ class ProcoreItemSensor(NotifyingSensor, ProcoreSensor):
             item_id=str(str_id(self.item_id)),
             legacy_instance_id=str_id(self.legacy_instance_id),
             legacy_object_type=self.legacy_object_type,
-            legacy_until=self._legacy_states(),
+            legacy_until=self.legacy_until,
             until=self._until(),
             fail_on=known_states("fail_on", self.fail_on, STATES),
             skip_on=known_states("skip_on", self.skip_on, STATES),
@@ -228,14 +229,6 @@ class ProcoreItemSensor(NotifyingSensor, ProcoreSensor):
         states = known_states("until", self.until, STATES)
         if not states:
             raise ConfigurationError(f"until must name at least one state of {', '.join(sorted(STATES))}.")
-        return states
-
-    def _legacy_states(self) -> list[str]:
-        states = [str(state).strip() for state in as_list(self.legacy_until)]
-        if not all(states):
-            raise ConfigurationError(
-                f"legacy_until contains an empty state. Give names, statuses or ids of states; got {states!r}."
-            )
         return states
 
     def _on_stuck(self) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.operators.waiting import TTL_AFTER_DEADLINE
 from airflow_provider_workflows.rules.datetimes import has_zone, parse_time
-from airflow_provider_workflows.rules.parameters import as_list, check_required, require_exactly_one, str_id
+from airflow_provider_workflows.rules.parameters import check_required, literals, require_exactly_one, str_id
 from airflow_provider_workflows.sensors.overdue import NotifyingSensor
 from airflow_provider_workflows.sensors.procore_base import ProcoreConnectionSensor
 from airflow_provider_workflows.version_compat import task_state_store
@@ -103,9 +103,9 @@ class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
     def __init__(
         self,
         *,
-        until: Collection[str] = (),
-        fail_on: Collection[str] = (),
-        skip_on: Collection[str] = (),
+        until: Collection[str | int] | None = (),
+        fail_on: Collection[str | int] | None = (),
+        skip_on: Collection[str | int] | None = (),
         instance_id: str | int | None = None,
         object_type: str | None = None,
         object_id: str | int | None = None,
@@ -116,9 +116,9 @@ class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.until = until
-        self.fail_on = fail_on
-        self.skip_on = skip_on
+        self.until = literals("until", until)
+        self.fail_on = literals("fail_on", fail_on)
+        self.skip_on = literals("skip_on", skip_on)
         self.instance_id = instance_id
         self.object_type = object_type
         self.object_id = object_id
@@ -149,9 +149,9 @@ class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
             instance_id=str_id(self.instance_id),
             object_type=self.object_type,
             object_id=str_id(self.object_id),
-            until=self._states("until"),
-            fail_on=self._states("fail_on"),
-            skip_on=self._states("skip_on"),
+            until=self.until,
+            fail_on=self.fail_on,
+            skip_on=self.skip_on,
             after=self._checked_after(),
             activity=str_id(self.activity),
             role=str_id(self.role),
@@ -184,16 +184,8 @@ class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
             "project_id": result["project_id"] or str_id(self.project_id),
         }
 
-    def _states(self, parameter: str) -> list[str]:
-        states = [str(state).strip() for state in as_list(getattr(self, parameter))]
-        if not all(states):
-            raise ConfigurationError(
-                f"{parameter} contains an empty state. Give names, statuses or ids of states; got {states!r}."
-            )
-        return states
-
     def _check_activity(self) -> None:
-        if self.activity is None and not as_list(self.until):
+        if self.activity is None and not self.until:
             raise ConfigurationError("until or activity is missing: give at least one state, or an activity.")
         for name in ("activity", "role"):
             if getattr(self, name) is not None:

@@ -12,10 +12,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import XComArg
 
 import airflow_provider_workflows
 from airflow_provider_workflows.exceptions import ConfigurationError
-from airflow_provider_workflows.rules.parameters import boolean_parameters, check_rendered, text_parameters
+from airflow_provider_workflows.rules.parameters import boolean_parameters, check_rendered, literals, text_parameters
 
 NO_TEXT = [5001.0, True, ["a"], {"a": 1}, Decimal("1"), datetime(2026, 1, 1, tzinfo=timezone.utc), date(2026, 1, 1)]
 # Parameters that are read in their own way, for they are no text.
@@ -128,6 +130,21 @@ def test_a_confirm_timeout_that_is_none_is_rejected(value):
         rendered(confirm_timeout=value)
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(None, []), ((), []), ("a", ["a"]), (7, ["7"]), ({" a "}, ["a"]), ([7, "2.1"], ["7", "2.1"])],
+)
+def test_states_are_texts_or_ids_and_none_means_not_given(value, expected):
+    assert literals("until", value) == expected
+
+
+@pytest.mark.parametrize("value", ["", "{{ x }}", "{% if x %}", 1.5, True, object(), {"a": 1}], ids=str)
+@pytest.mark.parametrize("several", [False, True])
+def test_template_or_task_output_is_no_state(value, several):
+    with pytest.raises(ConfigurationError, match="^until "):
+        literals("until", ["a", value] if several else value)
+
+
 # --- of all operators, sensors and notifiers ---
 
 
@@ -147,6 +164,22 @@ def test_every_templated_parameter_is_text_or_a_known_exception(cls):
     fields = [name for name in cls.template_fields if not name.endswith("conn_id")]
 
     assert {name for name in fields if name not in text_parameters(cls)} <= OTHERS
+
+
+STATES = ("until", "fail_on", "skip_on", "legacy_until")
+
+
+@pytest.mark.parametrize("value", ["{{ params.states }}", XComArg(EmptyOperator(task_id="states"))], ids=type)
+@pytest.mark.parametrize(
+    ("cls", "name"),
+    [(cls, name) for cls in public_classes() for name in STATES if name in inspect.signature(cls.__init__).parameters],
+)
+def test_states_that_airflow_does_not_render_fail_the_parsing(cls, name, value):
+    signature = inspect.signature(cls.__init__).parameters.values()
+    required = {p.name: "1" for p in signature if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
+
+    with pytest.raises(ConfigurationError, match=f"^{name} "):
+        cls(task_id="wait", **{**required, name: value})
 
 
 def test_every_confirm_timeout_takes_a_timedelta():
