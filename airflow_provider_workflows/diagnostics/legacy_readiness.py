@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -130,7 +130,8 @@ class LegacyReadiness:
     Read the running Legacy instances of a connection's company, and where an upgrade would leave them.
 
     The requests: the pages of the list of instances, the tools of Workflows v2, and the default preset of each tool in
-    each project that has running instances.
+    each project that has running instances; for a project of ``projects`` without one, those of one tool, because an
+    unknown project is an error.
 
     :param conn_id: Id of an Airflow connection of type ``procore``.
     :param tools: Only these tools, by their names in Legacy or in v2; default: all.
@@ -192,6 +193,7 @@ class LegacyReadiness:
         found: dict[tuple[str | None, str], tuple[Place, Json | str]] = {}
         kinds: dict[tuple[str, ...], tuple[str, Json | str, bool]] = {}  # so that names are compared once
         seen: set[str] = set()
+        projects: set[str | None] = set()
 
         def add(row: Json) -> None:
             project = row.get("project") or {}
@@ -201,6 +203,7 @@ class LegacyReadiness:
             if row["id"] in seen or row.get("terminated_at"):
                 return
             seen.add(row["id"])
+            projects.add(project_id)
             names = _names_of(row)
             if names not in kinds:
                 label, tool = _tool_of(row, names, tools)
@@ -221,9 +224,37 @@ class LegacyReadiness:
                     self._miss(f"Legacy instance {row.get('id')}", str(error))
         except WorkflowsError as error:  # what was read before it stays in the report
             self._miss("the list of Legacy instances", str(error))
+        self._check_tools(kinds, tools)
+        self._check_projects(hook, projects, tools)
         self.read_at = legacy.client.server_time()
         self.places = [place for place, _ in found.values()]
         self._judge_all(hook, list(found.values()), is_sure=tools is not None)
+
+    def _check_tools(self, kinds: Collection[Sequence[str]], tools: Sequence[Json] | None) -> None:
+        """Report each requested tool that neither a Legacy instance nor Workflows v2 has."""
+        types = sorted({str(tool["type"]) for tool in tools or ()})
+        listed = ", ".join(types) or "not known"
+        reason = f"--tool: no running Legacy instance and no tool of Workflows v2 has this name. The tools: {listed}."
+        for name in self.tools:
+            in_legacy = any(rules.same_type(name, known) for names in kinds for known in names)
+            if not in_legacy and not any(same_tool(name, tool_type) for tool_type in types):
+                self._miss(f"tool {name}", reason)
+
+    def _check_projects(self, hook: ProcoreHook, found: Collection[str | None], tools: Sequence[Json] | None) -> None:
+        """Report each requested project that has no running Legacy instance and that Procore does not show."""
+        tool = next((tool for tool in tools or () if tool.get("provider") != "Company"), None)
+        for project_id in dict.fromkeys(project.strip() for project in self.projects):
+            if project_id in found:
+                continue
+            try:
+                if tool is None:
+                    raise ConfigurationError(
+                        "no running Legacy instance is of this project, and no tool of Workflows v2 shows whether it "
+                        "exists. Check the id."
+                    )
+                _default_presets(hook, project_id, tool)
+            except WorkflowsError as error:
+                self._miss(f"project {project_id}", f"--project: {error}")
 
     def _is_of_projects(self, project_id: str | None) -> bool:
         return not self.projects or project_id in {None, *(project.strip() for project in self.projects)}
@@ -252,7 +283,7 @@ class LegacyReadiness:
             else:
                 try:
                     with documented_form():
-                        place.judge(_default_presets(hook, place, tool))
+                        place.judge(_default_presets(hook, place.project_id, tool))
                 except WorkflowsError as error:
                     limited = error if isinstance(error, RateLimited) else None
                     self._miss_presets(place, error)
@@ -318,8 +349,8 @@ def _project(place: Place) -> str:
     return f"{place.project} ({place.project_id})" if place.project else f"project {place.project_id}"
 
 
-def _default_presets(hook: ProcoreHook, place: Place, tool: Json) -> list[dict[str, Any]]:
-    level = COMPANY_LEVEL if tool.get("provider") == "Company" else place.project_id
+def _default_presets(hook: ProcoreHook, project_id: str | None, tool: Json) -> list[dict[str, Any]]:
+    level = COMPANY_LEVEL if tool.get("provider") == "Company" else project_id
     subtype = str_id(tool.get("subtype"))
     return list(hook.list_presets(str(tool["type"]), tool_subtype=subtype, is_default=True, project_id=level))
 

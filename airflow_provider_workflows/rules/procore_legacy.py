@@ -85,6 +85,11 @@ def has_type(row: Json, object_type: str) -> bool:
     return requested == _plain(row.get("workflowed_object_type")) or requested in _classes_of(row)
 
 
+def same_type(one: str, other: str) -> bool:
+    """Return whether two names of a type differ in their spelling only."""
+    return _plain(one) == _plain(other)
+
+
 def _classes_of(row: Json) -> set[str]:
     workflow = found if isinstance(found := row.get("workflow"), Mapping) else {}
     return {_plain(workflow[name]) for name in ("class_name", "friendly_name") if workflow.get(name)}

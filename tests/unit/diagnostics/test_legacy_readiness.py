@@ -239,7 +239,30 @@ def test_filters_limit_the_report_and_its_requests(emulator, readiness):
     assert [path.split("/projects/")[1] for path in presets] == ["1002/workflows/presets"]
     for tool in ("requisition", "Requisition", "Subcontractor Invoice"):
         assert numbers(readiness("--tool", tool)) == (1, 1, 0, 0, 0)
-    assert numbers(readiness("--tool", "drawing")) == (0, 0, 0, 0, 0)
+    assert numbers(readiness("--tool", "submittal")) == (0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [(("--tool", "purchse_order_contract"), "purchase_order_contract"), (("--project", "999"), "not found")],
+)
+def test_filter_of_something_unknown_is_not_readiness(emulator, readiness, arguments, named):
+    report = readiness(*arguments)
+
+    assert (report["ok"], numbers(report)) == (False, (0, 0, 0, 0, 1))
+    assert named in report["not_read"][0]["reason"].lower()
+
+
+def test_project_that_no_one_can_check_is_not_readiness(emulator, readiness):
+    fault(emulator, "/workflows/tools$", status=403, json={})
+
+    report = readiness("--project", "1002")
+
+    assert (report["exit"], report["not_read"][-1]["what"]) == (1, "project 1002")
+
+
+def test_project_without_running_instances_is_ready(emulator, readiness):
+    assert numbers(readiness("--project", "1002")) == (0, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("arguments", [("--project", " "), ("--tool", ""), ("--project", "Riverside")])
