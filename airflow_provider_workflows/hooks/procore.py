@@ -31,6 +31,7 @@ from airflow_provider_workflows.hooks.base import (
     host_of,
     ui_field_behaviour,
 )
+from airflow_provider_workflows.hooks.ids import checks_ids
 from airflow_provider_workflows.rules.parameters import as_text, check_required, str_id
 from airflow_provider_workflows.rules.payload import is_id
 from airflow_provider_workflows.rules.procore import COMPANY_LEVEL, matches_filters, same_tool
@@ -72,6 +73,7 @@ def project_fix(project_id: object, conn_id: str) -> str:
     )
 
 
+@checks_ids
 class ProcoreConnectionHook(WorkflowsHook):
     """
     Sign in to Procore; the hooks for both workflow APIs share the connection, the user and the company.
@@ -134,7 +136,6 @@ class ProcoreConnectionHook(WorkflowsHook):
         :param parameter: Name of the parameter that gave it, for the error text.
         :raises ConfigurationError: none has it, or several have it; the message lists the candidates.
         """
-        user = user.strip()
         if user.isdecimal():
             return user
         me = self.me()
@@ -240,6 +241,7 @@ class ProcoreConnectionHook(WorkflowsHook):
         return body
 
 
+@checks_ids
 class ProcoreHook(ProcoreConnectionHook):
     """
     Call Procore's Workflows v2 API ("Self-Serve Workflows"), with one method for each of its operations.
@@ -247,8 +249,8 @@ class ProcoreHook(ProcoreConnectionHook):
     Instances and presets belong to a project or to the company, depending on their tool. A method works in its
     ``project_id`` (``company`` means the company level), else in the hook's. Without both, a method with a tool asks
     Procore once whether the tool works in projects or in the company; all other methods work in the connection's
-    project, or at company level if it has none. Ids are strings, times are the API's own strings, and lists are read
-    page by page as they are used.
+    project, or at company level if it has none. Ids are strings, as parameters also whole numbers; times are the API's
+    own strings, and lists are read page by page as they are used.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
@@ -631,11 +633,12 @@ class ProcoreHook(ProcoreConnectionHook):
         :return: ``{operation_id, operation_type}``; see :meth:`get_async_operation`.
         :raises OutcomeUnknown: the response was lost.
         """
+        texts = [_with_text_ids(item) for item in items]
         return self._data(
             "POST",
             self._path("instances/bulk_create", project_id=project_id, tool_type=tool_type),
             idempotency=Idempotency.UNSAFE,
-            json=_present(tool_type=tool_type, tool_subtype=tool_subtype, items=[dict(item) for item in items]),
+            json=_present(tool_type=tool_type, tool_subtype=tool_subtype, items=texts),
             headers=_idempotency(idempotency_token),
         )
 
@@ -945,6 +948,12 @@ def _is_new(seen: set[str | None], row: Mapping[str, Any]) -> bool:
         return False
     seen.add(instance_id)
     return True
+
+
+def _with_text_ids(item: Mapping[str, Any]) -> dict[str, Any]:
+    ids = {name: value for name, value in item.items() if value is not None}
+    check_required(item_id=ids.get("item_id"))
+    return {name: as_text(name, value, is_id=True).strip() for name, value in ids.items()}
 
 
 def _present(**values: Any) -> dict[str, Any]:

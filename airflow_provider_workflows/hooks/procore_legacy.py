@@ -15,6 +15,7 @@ from airflow_provider_workflows.exceptions import (
     PermissionDenied,
     UnexpectedResponse,
 )
+from airflow_provider_workflows.hooks.ids import checks_ids
 from airflow_provider_workflows.hooks.procore import ProcoreConnectionHook
 from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
 from airflow_provider_workflows.rules.procore_legacy import of_object, str_ids
@@ -25,12 +26,13 @@ HISTORIES = "/rest/v1.0/workflow_activity_histories"
 V1_PAGE_SIZE = 2000  # the largest page of the v1 API
 
 
+@checks_ids
 class ProcoreLegacyHook(ProcoreConnectionHook):
     """
     Call Procore's Legacy Workflows API (v1), which is separate from Workflows v2.
 
     The hook uses the same connection as ``ProcoreHook``. Ids are strings, also in results, where the API has numbers;
-    times are the API's own strings.
+    as parameters they may be whole numbers. Times are the API's own strings.
 
     Reference: https://developers.procore.com/documentation/tutorial-workflows
 

@@ -25,6 +25,7 @@ from airflow_provider_workflows.hooks.base import (
     host_of,
     ui_field_behaviour,
 )
+from airflow_provider_workflows.hooks.ids import checks_ids
 from airflow_provider_workflows.rules import workflowsoft as rules
 from airflow_provider_workflows.rules import workflowsoft_fields as field_rules
 
@@ -42,11 +43,13 @@ MAX_USERS = 10_000  # requested if an exact address is not among fewer
 MIN_POLL_SECONDS = 15.0  # the vendor recommends minutes and states no rate limit
 
 
+@checks_ids
 class WorkflowsoftHook(WorkflowsHook):
     """
     Call Workflowsoft's API: process diagrams, integration steps, and the fields of integration instances.
 
-    Ids are strings. Rows are returned as ``{id, title}``, independent of the case of the server's names.
+    Ids are strings, as parameters also whole numbers. Rows are returned as ``{id, title}``, independent of the case of
+    the server's names.
 
     Reference: the vendor's help page "For Developers - how to integrate an external system".
 

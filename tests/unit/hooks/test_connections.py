@@ -189,10 +189,10 @@ def test_the_doctor_finds_an_expired_static_token(emulator, set_connection):
         (lambda: ProcoreHook(project_id="1001.0").list_presets("x"), "project_id"),
         (lambda: ProcoreHook(company_id=7.0).me(), "company_id"),
         (lambda: ProcoreHook().get_instance("1", project_id=["1001"]), "project_id"),
-        (lambda: ProcoreHook(project_id="1001").get_instance(5001.0), "instances"),
+        (lambda: ProcoreHook(project_id="1001").get_instance(5001.0), "instance_id"),
         (lambda: list(ProcoreHook(project_id="1001").list_instances("x", item_id=5001.0)), "item_id"),
-        (lambda: ProcoreLegacyHook().get_instance(5001.0), "workflow_instances"),
-        (lambda: WorkflowsoftHook().list_integration_steps(1.0), "tasks"),
+        (lambda: ProcoreLegacyHook().get_instance(5001.0), "instance_id"),
+        (lambda: WorkflowsoftHook().list_integration_steps(1.0), "diagram_id"),
     ],
 )
 def test_a_hook_rejects_an_id_with_a_fraction(airflow_connections, call, name):

@@ -397,7 +397,7 @@ def test_the_filters_that_a_permanent_log_lacks_are_named(hook, requests_mock):
     requests_mock.get(f"{URL}/companies/1234/workflow_permanent_logs", json=missing, status_code=400)
 
     with pytest.raises(InvalidRequest, match="workflowed_object_type: is missing") as error:
-        list(hook.list_permanent_logs("", ""))
+        list(hook.list_permanent_logs("", "7"))
     assert error.value.fields["workflowed_object_id"] == ["is missing"]
 
 
