@@ -278,7 +278,8 @@ class WaitingOperator(WaitLifeCycle, WritingOperator):
 
     def give_up(self, message: str, error: WorkflowsError | None = None) -> NoReturn:
         raise WorkflowsError(
-            f"The wait failed. What the task started continues remotely, and a retry does not start it again. {message}"
+            f"{message.rstrip('.')}. The wait failed. What the task started continues remotely, and a retry does not "
+            "start it again."
         ) from error
 
     def time_out(self, last_poll: str) -> NoReturn:

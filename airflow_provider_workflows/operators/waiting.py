@@ -82,7 +82,13 @@ class WaitLifeCycle:
 
     @abstractmethod
     def give_up(self, message: str, error: WorkflowsError | None = None) -> NoReturn:
-        """End the task because of an error that ends the wait; without ``error`` it occurred in the trigger."""
+        """
+        End the task because of an error that ends the wait.
+
+        :param message: The error's class, a colon and its text; first in the message of the error that is raised, where
+            ``WorkflowsRetryPolicy`` reads the class.
+        :param error: The error; None if it occurred in the trigger.
+        """
 
     @property
     def deadline(self) -> str | None:

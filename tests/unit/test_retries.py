@@ -8,7 +8,10 @@ import pytest
 
 from airflow_provider_workflows import exceptions, retries
 from airflow_provider_workflows.exceptions import RateLimited, ServerError, WorkflowsError
+from airflow_provider_workflows.operators.procore import ProcoreApprovalOperator, ProcoreStartInstanceOperator
+from airflow_provider_workflows.operators.waiting import WaitLifeCycle
 from airflow_provider_workflows.retries import WorkflowsRetryPolicy
+from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
 from airflow_provider_workflows.version_compat import CAN_RESCHEDULE_ERRORS
 from tests.support.examples import run_source
 from tests.support.versions import AIRFLOW
@@ -78,6 +81,24 @@ def test_rejection_in_a_triggerer_is_reported_by_its_error_class():
         assert evaluate(WorkflowsError(message)).action.value == "default"
 
 
+def waiting_classes():
+    """Return all operators and sensors that wait."""
+    found = [WaitLifeCycle]
+    for cls in found:  # grows
+        found += [sub for sub in cls.__subclasses__() if sub not in found]
+    return [cls for cls in found if not getattr(cls.give_up, "__isabstractmethod__", False)]
+
+
+@HAS_POLICIES
+def test_rejection_that_ends_any_wait_fails_the_task_at_once():
+    classes = waiting_classes()
+    assert {ProcoreApprovalOperator, ProcoreStartInstanceOperator, ProcoreInstanceSensor} <= set(classes)
+    for cls in classes:
+        with pytest.raises(WorkflowsError) as error:
+            cls.give_up(None, "PermissionDenied: GET /x returned 403")
+        assert evaluate(error.value).action.value == "fail", cls
+
+
 @HAS_POLICIES
 @pytest.mark.parametrize(("seconds", "expected"), [(3600, 3600), (-5, 0)])
 def test_a_rate_limit_is_waited_for_until_the_stated_time(seconds, expected):
@@ -103,6 +124,8 @@ FLOW = """
 from datetime import datetime, timedelta, timezone
 from airflow.sdk import dag, task
 from airflow_provider_workflows.exceptions import PermissionDenied, RateLimited, ServerError
+from airflow_provider_workflows.operators.procore import ProcoreApprovalOperator, ProcoreStartInstanceOperator
+from airflow_provider_workflows.operators.waiting import WaitLifeCycle
 from airflow_provider_workflows.retries import WorkflowsRetryPolicy
 from airflow_provider_workflows.operators.procore import ProcoreRespondOperator
 

@@ -431,7 +431,8 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
 
     def give_up(self, message: str, error: WorkflowsError | None = None) -> NoReturn:
         raise WorkflowsError(
-            f"The wait failed, and the step still waits in Procore. A retry waits with the same request. {message}"
+            f"{message.rstrip('.')}. The wait failed, and the step still waits in Procore. A retry waits with the same "
+            "request."
         ) from error
 
     def time_out(self, last_poll: str) -> NoReturn:

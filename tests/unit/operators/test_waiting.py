@@ -63,7 +63,7 @@ def test_documented_404_after_the_start_does_not_end_the_wait(emulator, clock, s
 def test_final_rejections_say_that_the_start_was_done(emulator, clock, store):
     reject(emulator, {"status": 403, "json": {"error": {"message": "No access"}}})
 
-    with pytest.raises(WorkflowsError, match="continues remotely.*PermissionDenied.*No access"):
+    with pytest.raises(WorkflowsError, match="^PermissionDenied: .*No access.*continues remotely"):
         wait().execute({"task_state_store": store})
     assert DEFAULT_PATIENCE_SECONDS <= clock.elapsed <= DEFAULT_PATIENCE_SECONDS + 60
     assert started(emulator) == [NEW]
