@@ -68,13 +68,17 @@ class Described:
 
     @cached_property
     def parameters(self) -> dict[str, inspect.Parameter]:
-        """The parameters of a class and of its bases, its own first."""
+        """The parameters that a class or function takes; those of a class first, then those of its bases."""
         sources = [vars(base).get("__init__") for base in self._bases] if inspect.isclass(self.obj) else [self.obj]
+        not_taken = {"self", *getattr(self.obj, "not_taken", ())}
         found: dict[str, inspect.Parameter] = {}
         for source in filter(None, sources):
-            for name, parameter in inspect.signature(source).parameters.items():
-                if name != "self" and parameter.kind is not parameter.VAR_KEYWORD:
-                    found.setdefault(name, parameter)
+            parameters = inspect.signature(source).parameters
+            others = [name for name, parameter in parameters.items() if parameter.kind is parameter.VAR_KEYWORD]
+            for name in parameters.keys() - not_taken - set(others):
+                found.setdefault(name, parameters[name])
+            if not others:  # it passes no more to its bases
+                break
         return found
 
     @property

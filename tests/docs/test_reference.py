@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import re
@@ -114,16 +115,45 @@ def test_every_parameter_is_described_and_marked_if_templated(name):
     docstrings = [inspect.cleandoc(vars(base).get("__doc__") or "") for base in own]
     fields = [field for text in docstrings for field in re.split(r"^(?=:\w)", text, flags=re.MULTILINE)]
     described = {found[1]: field for field in reversed(fields) if (found := re.match(r":param (\w+):", field))}
-    parameters = {
-        parameter.name
-        for base in own
-        for parameter in inspect.signature(vars(base).get("__init__", lambda: None)).parameters.values()
-        if parameter.name != "self" and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-    }
+    parameters = accepted(cls)
+    templated = parameters & set(getattr(cls, "template_fields", ()))
+    section = re.search(r"<!-- generated: (?:parameters|members) .*?<!-- end of", SECTIONS.get(name, ""), re.DOTALL)
+    table = section[0].split("\n### ")[0] if section else ""
+    rows = dict(re.findall(r"^\| `(\w+)` \| .* \| (yes)? ?\|$", table, re.MULTILINE))
 
     assert parameters - set(described) == set()
-    assert {
-        parameter for parameter in parameters if name in SECTIONS and f"| `{parameter}` |" not in SECTIONS[name]
-    } == set()
-    templated = parameters & set(getattr(cls, "template_fields", ()))
     assert {field for field in templated if "(templated)" not in described[field]} == set()
+    if rows:
+        assert set(rows) == parameters
+    if rows and hasattr(cls, "template_fields"):
+        assert {field for field, is_templated in rows.items() if is_templated} == templated
+
+
+SAMPLES = [
+    pytest.param(sample, returned, id=name)
+    for page in sorted(REFERENCE.glob("*.md"))
+    for name, section in re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", page.read_text(), re.MULTILINE | re.DOTALL)
+    for sample, returned in re.findall(
+        r"^A result:\n\n```python\n(.*?)```.*?^(Returns .*?)$", section, re.M | re.DOTALL
+    )
+]
+
+
+@pytest.mark.parametrize(("sample", "returned"), SAMPLES)
+def test_sample_of_a_result_has_the_keys_that_are_returned(sample, returned):
+    value = ast.literal_eval(sample)
+
+    keys = (value[0] if isinstance(value, list) else value).keys()
+    assert keys <= set(re.findall(r"\w+", returned))
+
+
+def accepted(cls: type) -> set[str]:
+    """Return the parameters that a class of the package takes, without those of Airflow."""
+    found: set[str] = set()
+    for base in cls.__mro__:
+        if base.__module__.startswith("airflow_provider_workflows.") and "__init__" in vars(base):
+            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+            found |= {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
+            if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+                break
+    return found - {"self"} - getattr(cls, "not_taken", frozenset())

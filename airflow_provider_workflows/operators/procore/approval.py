@@ -45,7 +45,6 @@ REQUEST = "request"  # likewise: the request in Required Actions, since the task
 SHOWN_REQUEST = "required_action"  # likewise: the same, but Airflow keeps a request when a task is cleared
 AIRFLOW, PROCORE, UNCLEAR = "airflow", "procore", "unknown"  # where a response was given
 # Parameters of the base classes that a person decides, or that this operator fixes.
-NOT_TAKEN = {"option", "option_type", "comment", "attachments", "files", "deferrable"}
 
 
 class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
@@ -97,6 +96,8 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
     :raises AirflowFailException: no response within ``wait_timeout``.
     """
 
+    # Parameters of the base classes; a person decides, not the DAG file.
+    not_taken = frozenset({"option", "option_type", "comment", "attachments", "files", "deferrable"})
     template_fields: Sequence[str] = (
         *ProcoreInstanceOperator.template_fields,
         "step_occurrence_id",
@@ -115,7 +116,7 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
         confirm_timeout: timedelta | float = 60.0,
         **kwargs: Any,
     ):
-        if wrong := sorted(set(kwargs) & NOT_TAKEN):
+        if wrong := sorted(set(kwargs) & self.not_taken):
             raise TypeError(f"ProcoreApprovalOperator takes no parameter {', '.join(wrong)}.")
         super().__init__(
             step_occurrence_id=step_occurrence_id,
