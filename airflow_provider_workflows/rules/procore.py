@@ -419,12 +419,21 @@ def response_options(step: Json) -> list[dict[str, Any]]:
     ]
 
 
-def assignee_ids(step: Json) -> set[str | None]:
-    """Return the ids of all assignees of a step occurrence, as shown or in the history."""
+def assignee_ids(step: Json, role_type: str | None = None) -> set[str | None]:
+    """
+    Return the ids of the assignees of a step occurrence, as shown or in the history.
+
+    :param role_type: ``commenter`` for all; otherwise without those who may only comment.
+    """
     assignees = [occurrence.get("assignee") for occurrence in _rows(step.get("response_occurrences"))]
     named = ("individual_assignees", "additional_assignees", "responses")
-    assignees += [row for name in named for row in _rows(step.get(name))]
-    return {_id(assignee) for assignee in assignees if isinstance(assignee, Mapping)}
+    rows = [row for name in named for row in _rows(step.get(name))]
+    everyone = {_id(assignee) for assignee in [*assignees, *rows] if isinstance(assignee, Mapping)}
+    if role_type == "commenter":
+        return everyone
+    commenters = {_id(row) for row in rows if timeline.is_commenter(row)}
+    responders = {_id(row) for row in rows if row.get("role_type") and not timeline.is_commenter(row)}
+    return (everyone - commenters) | responders
 
 
 @documented_form()

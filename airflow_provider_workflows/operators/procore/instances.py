@@ -343,8 +343,9 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
     """
     Add assignees to the current step of a workflow instance, each of them once.
 
-    Users who are already assignees of the step are not added again. Before the operator sends the request, it stores
-    the step occurrence in Airflow's task state store (3.3+), so no retry adds users to a later one.
+    Users who are already assignees of the step are not added again; one who may only comment counts as an assignee only
+    if ``role_type`` is ``commenter``. Before the operator sends the request, it stores the step occurrence in Airflow's
+    task state store (3.3+), so no retry adds users to a later one.
 
     Returns ``{instance_id, item_id, project_id, step, step_occurrence_id, added: [ids], already_assigned: [ids],
     confirmed}``, or None with ``on_step_moved="succeed"``. ``confirmed`` is False where Procore accepted the request,
@@ -361,7 +362,7 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
     :param item_id: The item whose active instance, else newest one, to use (templated).
     :param step_occurrence_id: The step occurrence to add them to (templated).
     :param required: Whether the step waits for their responses; default True.
-    :param role_type: ``responder`` or ``commenter``; default: Procore's own choice (templated).
+    :param role_type: ``responder`` or ``commenter``; default: Procore's own choice, presumably responder (templated).
     :param comment: Comment for the history (templated).
     :param message: Message to the new assignees (templated).
     :param on_step_moved: What to do when the step occurrence is over: ``fail`` (default), ``skip`` or ``succeed``
@@ -429,7 +430,7 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
             self._moved(instance, instance_id, occurrence_id)
             return None
         desired = self._ids(instance)
-        assigned = rules.assignee_ids(step)
+        assigned = rules.assignee_ids(step, self.role_type)
         result = {
             "instance_id": instance_id,
             "item_id": str_id(instance.get("item_id")),
@@ -570,12 +571,12 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
     def _shown(self, result: Mapping[str, Any]) -> str:
         """Return whether the step occurrence shows the added assignees: SHOWN, MISSING, or OVER without a record."""
         instance = self.show(result["instance_id"])
-        step = rules.current_step(instance)
+        step, missing = rules.current_step(instance), MISSING
         if step is None or str(step["id"]) != result["step_occurrence_id"]:
+            missing = OVER
             history = self.hook.get_instance_history(result["instance_id"], project_id=self.level)
             step = rules.step_in_history(history, result["step_occurrence_id"])
-            return SHOWN if step is not None and set(result["added"]) <= rules.assignee_ids(step) else OVER
-        return SHOWN if set(result["added"]) <= rules.assignee_ids(step) else MISSING
+        return SHOWN if set(result["added"]) <= rules.assignee_ids(step or {}, self.role_type) else missing
 
     @staticmethod
     def _is_over(instance: Mapping[str, Any], occurrence_id: str) -> bool:

@@ -445,6 +445,25 @@ def test_assignees_of_a_step_are_read_from_what_is_there():
     assert rules.assignee_ids({}) == set()
 
 
+COMMENTER = {"id": "55", "role_type": "Commenter"}
+
+
+@pytest.mark.parametrize(
+    ("step", "responders"),
+    [
+        ({"individual_assignees": [COMMENTER]}, set()),
+        ({"responses": [COMMENTER]}, set()),
+        ({"individual_assignees": [COMMENTER], "response_occurrences": [{"assignee": {"id": "55"}}]}, set()),
+        ({"individual_assignees": [COMMENTER], "additional_assignees": [{"id": 55, "role_type": "responder"}]}, {"55"}),
+        ({"response_occurrences": [{"assignee": {"id": "55"}}]}, {"55"}),
+        ({"individual_assignees": [{"id": "55"}]}, {"55"}),
+    ],
+)
+def test_commenter_is_an_assignee_only_as_a_commenter(step, responders):
+    assert rules.assignee_ids(step, "commenter") == {"55"}
+    assert rules.assignee_ids(step, "responder") == rules.assignee_ids(step) == responders
+
+
 # --- malformed responses ---
 
 TEXTS = st.sampled_from(["Check", "2026-01-01T00:00:00Z", "9999-12-31T23:59:59-23:00", "2026", "now", "", "PT1H/PT2H"])

@@ -763,6 +763,25 @@ def test_nothing_is_sent_if_all_are_assignees_already(emulator, store):
     assert writes(emulator) == []
 
 
+@pytest.mark.parametrize("role_type", [None, "responder"])
+def test_commenter_is_added_where_a_responder_is_requested(emulator, store, role_type):
+    add(role_type="commenter", required=False).execute({})
+
+    # The emulator's step keeps the role of an assignee, so the record does not show what was requested.
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown.*does not show all of 90006"):
+        add(role_type=role_type).execute({"task_state_store": store})
+    assert [request["body"].get("role_type") for request in writes(emulator)] == ["commenter", role_type]
+
+
+def test_assignee_is_not_added_again_as_a_commenter(emulator, store):
+    add().execute({})
+
+    result = add(role_type="commenter").execute({"task_state_store": store})
+
+    assert (result["added"], result["already_assigned"]) == ([], ["90006"])
+    assert len(writes(emulator)) == 1
+
+
 @pytest.mark.parametrize("who", ["guest@example.com", ["nora@example.com", "nobody@example.com"]])
 def test_impossible_assignee_is_named_and_no_one_is_added(emulator, store, who):
     with pytest.raises(ConfigurationError, match=r"assignees: (guest|nobody)@example.com is not a possible assignee"):
