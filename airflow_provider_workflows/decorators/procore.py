@@ -281,18 +281,13 @@ NO_OPTIONS = {*FIXED, *ProcoreRespondOperator.template_fields} - {*_ResponseDeco
 
 def _as_parameters(response: Respond) -> dict[str, Any]:
     files = None if response.files is None else [str(file) for file in as_list(response.files)]
-    attachments = response.attachments
-    if isinstance(attachments, Mapping):
-        attachments = {
-            kind: [str(attachment_id) for attachment_id in as_list(ids)] for kind, ids in attachments.items()
-        }
     values = {
         "option": response.option,
         "option_type": response.option_type,
         "comment": response.comment,
     }
     texts = {name: None if value is None else as_text(name, value).strip() for name, value in values.items()}
-    return {**texts, "files": files, "attachments": attachments}
+    return {**texts, "files": files, "attachments": rules.attachment_ids(response.attachments)}
 
 
 def procore_response(

@@ -34,7 +34,7 @@ from airflow_provider_workflows.hooks.base import (
 from airflow_provider_workflows.hooks.ids import checks_ids
 from airflow_provider_workflows.rules.parameters import as_text, check_required, str_id
 from airflow_provider_workflows.rules.payload import is_id
-from airflow_provider_workflows.rules.procore import COMPANY_LEVEL, matches_filters, same_tool
+from airflow_provider_workflows.rules.procore import COMPANY_LEVEL, attachment_ids, matches_filters, same_tool
 from airflow_provider_workflows.rules.procore_legacy import str_ids, users_named
 
 if TYPE_CHECKING:
@@ -676,7 +676,7 @@ class ProcoreHook(ProcoreConnectionHook):
         response: dict[str, Any] = {
             "current_step_occurrence_id": step_occurrence_id,
             "selected_response_option_id": option_id,
-            "attachments": dict(attachments or {}),  # Procore requires the object even when it is empty
+            "attachments": attachment_ids(attachments),  # Procore requires the object even when it is empty
         }
         if comment is not None:
             response["comment"] = comment

@@ -7,11 +7,11 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from airflow_provider_workflows.exceptions import AmbiguousOrder, UnexpectedResponse
+from airflow_provider_workflows.exceptions import AmbiguousOrder, ConfigurationError, UnexpectedResponse
 from airflow_provider_workflows.rules import procore_decisions as timeline
 from airflow_provider_workflows.rules.datetimes import parse_time, seconds_of
 from airflow_provider_workflows.rules.overdue import PendingStep
-from airflow_provider_workflows.rules.parameters import str_id
+from airflow_provider_workflows.rules.parameters import as_list, as_text, check_choice, check_required, str_id
 from airflow_provider_workflows.rules.payload import documented_form
 from airflow_provider_workflows.rules.procore_decisions import Event, Timeline, is_given
 from airflow_provider_workflows.rules.procore_decisions import rows_of as _rows
@@ -409,6 +409,26 @@ def response_request(instance: Json, user_id: str) -> dict[str, Any] | None:
         "overdue_at": step.get("overdue_at"),
         "options": response_options(step),
     }
+
+
+def attachment_ids(attachments: Any) -> dict[str, list[str]]:
+    """
+    Return the ids of attachments by kind, as text.
+
+    :raises ConfigurationError: they are no mapping of kinds to ids, or one of the ids is none.
+    """
+    if not isinstance(attachments or {}, Mapping):
+        raise ConfigurationError(f"attachments must be a mapping of kinds to ids; got {attachments!r}.")
+    found: dict[str, list[str]] = {}
+    for kind, ids in (attachments or {}).items():
+        check_choice("the keys of attachments (give paths as files)", kind, ATTACHMENT_KINDS)
+        name = f"attachments: {kind}"
+        if not as_list(ids):
+            raise ConfigurationError(f"{name} must have ids, at least one.")
+        for file_id in as_list(ids):
+            check_required(**{name: file_id})
+        found[kind] = [as_text(name, file_id, is_id=True).strip() for file_id in as_list(ids)]
+    return found
 
 
 def response_options(step: Json) -> list[dict[str, Any]]:

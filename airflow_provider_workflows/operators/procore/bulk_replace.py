@@ -25,7 +25,7 @@ from airflow_provider_workflows.operators.base import Pin, WaitingOperator
 from airflow_provider_workflows.operators.procore.base import ProcoreWideOperator
 from airflow_provider_workflows.operators.unknown_outcome import describe, poll_until_found
 from airflow_provider_workflows.rules import procore_replacements as rules
-from airflow_provider_workflows.rules.parameters import as_list, check_choice, check_required, str_id
+from airflow_provider_workflows.rules.parameters import as_list, as_text, check_choice, check_required, str_id
 from airflow_provider_workflows.rules.payload import is_id
 from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
 from airflow_provider_workflows.rules.procore_presets import is_request
@@ -209,6 +209,8 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
             check_required(tools=tool)
             if not isinstance(tool, str) and not (isinstance(tool, Mapping) and tool.get("type")):
                 raise ConfigurationError(f"tools must be types, or {{type, sub_type}}; got {tool!r}.")
+            if isinstance(tool, Mapping) and tool.get("sub_type") is not None:
+                as_text("the sub_type of tools", tool["sub_type"], is_id=True)
         if self.errors_path is not None:
             storage_path("errors_path", self.errors_path)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_workflows.exceptions import ConfigurationError, OutcomeUnknown, WorkflowsError
+from airflow_provider_workflows.exceptions import OutcomeUnknown, WorkflowsError
 from airflow_provider_workflows.files.object_storage import AttachedFile, attached_files
 from airflow_provider_workflows.links.airflow import run_footer, with_footer
 from airflow_provider_workflows.operators.base import Pin
@@ -24,7 +24,6 @@ from airflow_provider_workflows.operators.unknown_outcome import describe
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_responses as response_rules
 from airflow_provider_workflows.rules.parameters import (
-    as_list,
     check_choice,
     check_optional,
     require_exactly_one,
@@ -200,12 +199,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator, StepResponder):
         require_exactly_one(option=self.option, option_type=self.option_type)
         check_optional(self, "step_occurrence_id")
         check_choice("on_step_moved", self.on_step_moved, ON_STEP_MOVED)
-        if not isinstance(self.attachments or {}, Mapping):
-            raise ConfigurationError(f"attachments must be a mapping of kinds to ids; got {self.attachments!r}.")
-        for kind, ids in (self.attachments or {}).items():
-            check_choice("the keys of attachments (give paths as files)", kind, rules.ATTACHMENT_KINDS)
-            if not ids or any(str(file_id).strip() in ("", "None") for file_id in as_list(ids)):
-                raise ConfigurationError(f"attachments: {kind} must have ids, and none of them may be empty.")
+        rules.attachment_ids(self.attachments)
 
     def _requested_pin(self) -> dict[str, Any] | None:
         if self.step_occurrence_id is None:
@@ -224,9 +218,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator, StepResponder):
 
     def _request(self, instance_id: str, chosen: Mapping[str, Any], files: list[AttachedFile]) -> Callable[[], None]:
         """Upload the files, and return a function that sends the response."""
-        attachments = {
-            kind: [str(file_id).strip() for file_id in as_list(ids)] for kind, ids in (self.attachments or {}).items()
-        }
+        attachments = rules.attachment_ids(self.attachments)
         if files:
             uploads = FileUploads(self.hook, self.level, self._store, UPLOAD_PART)
             uploaded = [self._upload(uploads, file) for file in files]

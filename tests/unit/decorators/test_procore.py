@@ -191,6 +191,7 @@ def test_anything_else_is_rejected_with_what_to_return(emulator, row, store, ret
         (Respond("Approve", option_type="approve"), "option and option_type"),
         (Respond("Approve", files="/nowhere/quote.pdf"), "files"),
         (Respond("Approve", attachments={"files": ["1"]}), "attachments"),
+        (Respond("Approve", attachments={"form_ids": [5001.0]}), "attachments: form_ids"),
         (Respond("Approve", attachments=["1"]), "attachments must be a mapping of kinds to ids"),
     ],
 )

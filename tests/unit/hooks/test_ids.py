@@ -68,3 +68,9 @@ def test_bulk_start_rejects_an_item_without_ids(emulator, item):
     with pytest.raises(ConfigurationError, match="^(item_id|preset_id) "):
         ProcoreHook().bulk_start_instances(TOOL, [item])
     assert emulator.requests() == []
+
+
+def test_response_rejects_an_attachment_without_an_id(emulator):
+    with pytest.raises(ConfigurationError, match="^attachments: form_ids "):
+        ProcoreHook().respond("1", step_occurrence_id="1", option_id="1", attachments={"form_ids": [5001.0]})
+    assert emulator.requests() == []

@@ -156,6 +156,7 @@ def test_every_kind_of_attachment_goes_along(emulator, store, kind):
         ({"form_ids": None}, "attachments: form_ids"),
         ({"form_ids": ["1", " "]}, "attachments: form_ids"),
         ({"form_ids": [None]}, "attachments: form_ids"),
+        *(({"form_ids": ids}, "attachments: form_ids") for ids in ([5001.0], 5001.0, ["5001.0"], [True], [{"id": 1}])),
         ("{'form_ids': ['1']}", "attachments must be a mapping of kinds to ids"),
         (["1"], "attachments must be a mapping of kinds to ids"),
     ],
