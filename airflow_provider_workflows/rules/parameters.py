@@ -12,7 +12,7 @@ from airflow_provider_workflows.exceptions import ConfigurationError
 
 NOT_AN_ID = r"\d+\.\d*|\d+(\.\d+)?[eE][+-]?\d+"  # as a table with gaps writes ids, for example
 LABELS = ("activity", "after", "diagram", "option", "role", "step")  # annotated as ids, but names are allowed
-TEXT, ID, TEXTS, ROW = "text", "id", "several", "row"
+TEXT, ID, TEXTS, IDS, ROW = "text", "id", "texts", "ids", "row"
 # Free text; "None" in one of these is an empty rendering of a template, not an intended text.
 FREE_TEXT = ("comment", "comments", "message", "description", "reason")
 
@@ -31,8 +31,8 @@ def check_rendered(operator: Any) -> None:
         value = getattr(operator, name, None)
         if value is None or (kind == ROW and isinstance(value, Mapping)):
             continue
-        is_id = kind != TEXT and name not in LABELS
-        if kind == TEXTS and isinstance(value, (list, tuple, set, frozenset)):
+        is_id = kind not in (TEXT, TEXTS) and name not in LABELS
+        if kind in (TEXTS, IDS) and isinstance(value, (list, tuple, set, frozenset)):
             # The operator rejects empty elements.
             text: Any = [item if item is None else as_text(name, item, is_id=is_id) for item in value]
         else:
@@ -80,7 +80,7 @@ def check_seconds(name: str, value: Any) -> None:
 
 @cache
 def text_parameters(cls: type) -> Mapping[str, str]:
-    """Return the parameters of a class that are annotated as text, with their kind: text, id, several, or row."""
+    """Return the parameters of a class that are annotated as text, with their kind: text, id, texts, ids, or row."""
     kinds = {name: None if name.endswith("conn_id") else _kind(text) for name, text in _annotations(cls).items()}
     return {name: kind for name, kind in kinds.items() if kind is not None}
 
@@ -107,7 +107,7 @@ def _kind(annotation: str) -> str | None:
     if "str" not in kinds or not kinds <= {"str", "int", "SEVERAL", "ROW"} or annotation.startswith("int"):
         return None  # an annotation that starts with int is a number
     if "SEVERAL" in kinds:
-        return TEXTS
+        return IDS if re.search(r"\bint\b", annotation) else TEXTS  # names, such as those of steps
     return ROW if "ROW" in kinds else ID if "int" in kinds else TEXT
 
 

@@ -60,15 +60,18 @@ class Owner:
         option: str | None = None,
         comment: str | None = None,
         project_ids: str | int | list[str | int] | None = None,
+        step_reached: str | list[str] | None = None,
         instance: str | int | Mapping[str, Any] | None = None,
         confirm_timeout: timedelta | float = 60.0,
     ):
         self.item_id, self.step, self.option, self.comment = item_id, step, option, comment
         self.project_ids, self.instance, self.confirm_timeout = project_ids, instance, confirm_timeout
+        self.step_reached = step_reached
 
 
 Owner.__module__ = "airflow_provider_workflows.made_up"
 Owner.__init__.__annotations__["project_ids"] = "str | int | Sequence[str | int] | None"
+Owner.__init__.__annotations__["step_reached"] = "str | Collection[str] | None"
 
 
 def rendered(**values: Any) -> Owner:
@@ -103,6 +106,8 @@ def test_an_id_with_a_fraction_is_rejected(name, value):
 
 def test_a_label_may_read_like_a_number_with_a_fraction():
     assert rendered(step="1.0", option="2.5", comment="1.5 %").step == "1.0"
+    assert rendered(step_reached="2.1").step_reached == "2.1"
+    assert rendered(step_reached={"2.1"}).step_reached == ["2.1"]
 
 
 @pytest.mark.parametrize("value", ["None", " None\n"])

@@ -352,6 +352,11 @@ def test_revoked_tokens_are_renewed_during_a_wait(emulator, store):
 # --- parameters ---
 
 
+@pytest.mark.parametrize("parameter", ["step_reached", "step_decided"])
+def test_name_of_a_step_may_read_like_a_fraction(parameter):
+    assert instance_sensor(**{parameter: ["2.1"]}).poke({}) is False
+
+
 @pytest.mark.parametrize(
     ("parameters", "named"),
     [
