@@ -75,8 +75,9 @@ class Described:
         for source in filter(None, sources):
             parameters = inspect.signature(source).parameters
             others = [name for name, parameter in parameters.items() if parameter.kind is parameter.VAR_KEYWORD]
-            for name in parameters.keys() - not_taken - set(others):
-                found.setdefault(name, parameters[name])
+            for name, parameter in parameters.items():
+                if name not in not_taken and name not in others:
+                    found.setdefault(name, parameter)
             if not others:  # it passes no more to its bases
                 break
         return found
