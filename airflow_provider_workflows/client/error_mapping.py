@@ -169,10 +169,13 @@ def is_sign_in(response: requests.Response, body: bytes, idempotency: Idempotenc
     if not 200 <= status < 300:
         return status == 401
     page = body[:MAX_PAGE_BYTES].decode("utf-8-sig", "replace")
-    if html_text(page) is None:
+    title = html_text(page)
+    if title is None:
         return False
-    asks_for_password = re.search(r"(?i)type\s*=\s*[\"']?password", page) is not None
-    return asks_for_password or (not _may_show_result(response, idempotency) and SIGN_IN.search(page) is not None)
+    if re.search(r"(?i)type\s*=\s*[\"']?password", page) is not None:
+        return True
+    shown = page if idempotency is Idempotency.SAFE else title
+    return not _may_show_result(response, idempotency) and SIGN_IN.search(shown) is not None
 
 
 def _may_show_result(response: requests.Response, idempotency: Idempotency) -> bool:

@@ -161,6 +161,7 @@ CALLS = [
 # Members that send no request: they show what the connection says.
 # It reads a file that may lie elsewhere: it follows one redirect, to another host without the token.
 FOLLOWS = "ProcoreHook.get_bulk_replace_errors"
+POLLS = "WorkflowsoftHook.poll_new_integrations"  # a GET: the sign-in page in its place has consumed nothing
 SENDS_NOTHING = {
     "account",
     "advice",
@@ -175,6 +176,7 @@ SENDS_NOTHING = {
     "default_headers",
     "dry_run",
     "product",
+    "server",
     "extras",
     "find_connection",
     "get_conn",

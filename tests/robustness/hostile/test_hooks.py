@@ -16,12 +16,13 @@ from airflow_provider_workflows.client.auth import TokenAuth
 from airflow_provider_workflows.exceptions import (
     MAX_MESSAGE_CHARACTERS,
     NOTHING_DONE,
+    AuthenticationError,
     UnexpectedResponse,
     WorkflowsError,
 )
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from tests.robustness.hostile import responses
-from tests.robustness.hostile.calls import CALLS, FOLLOWS, SENDS_NOTHING, Call, public_members
+from tests.robustness.hostile.calls import CALLS, FOLLOWS, POLLS, SENDS_NOTHING, Call, public_members
 from tests.robustness.hostile.conftest import READY
 from tests.robustness.hostile.replay import Exchange, Server, served_by
 
@@ -125,7 +126,8 @@ def problem_with_error(call: Call, server: Server, error: WorkflowsError) -> str
     status = server.responses[0].status
     if status not in (401, 429) and server.requested.count(server.spoiled) > 1:
         return f"was sent {server.requested.count(server.spoiled)} times"
-    if status < 300 and isinstance(error, NOTHING_DONE):
+    shows_sign_in = str(call) == POLLS and isinstance(error, AuthenticationError)
+    if status < 300 and isinstance(error, NOTHING_DONE) and not shows_sign_in:
         return f"{type(error).__name__} would say that nothing was done"
     return None
 

@@ -319,7 +319,7 @@ SENT = {"state": v1.occurrence_of(SHOWN), "activity": {"id": "29945", "role_id":
 
 # They take parameters of a DAG author, or what other rules have made, and no response.
 READ_NO_RESPONSE = {
-    "procore": {"idempotency_token"},
+    "procore": {"attachment_ids", "idempotency_token"},
     "procore_presets": {"is_rejected", "table_of", "checked_assignment"},
     "procore_history": {
         "as_json",
@@ -338,7 +338,7 @@ READ_NO_RESPONSE = {
         "watermark",
     },
     "procore_item": set(),
-    "procore_legacy": {"moment_of", "same_name", "time_of"},
+    "procore_legacy": {"moment_of", "same_name", "same_type", "time_of"},
     "procore_legacy_history": set(),
     "procore_operations": set(),
     "procore_responses": set(),
