@@ -121,6 +121,10 @@ BEHAVIOUR_FLAGS: dict[str, BehaviourFlag] = {
         ("none", "responses", "response_steps"),
         "What the user's granular permissions hide from a history: nothing, the single responses, or the steps.",
     ),
+    "added_commenter": BehaviourFlag(
+        ("stays_commenter", "becomes_responder"),
+        "What a commenter of a step is after an addition as a responder is not documented.",
+    ),
     "termination_event": BehaviourFlag(
         ("terminated", "end_step", "both"),
         "What a history shows of a termination: a WorkflowTerminated, an EndStep, or both. The words of an EndStep's "

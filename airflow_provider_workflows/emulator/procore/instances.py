@@ -253,7 +253,10 @@ class Procore:
     def add_assignees(self, instance: Instance, requested: schemas.AddAssignees, by: str) -> None:
         current = self._current(instance, requested.step_occurrence_id)
         check_possible_assignees(requested.assignee_ids, "assignee_ids")
-        new = [user_id for user_id in dict.fromkeys(requested.assignee_ids) if user_id not in current.assignees]
+        unchanged = set(current.assignees)
+        if self.state.flags["added_commenter"] == "becomes_responder" and requested.role_type != "commenter":
+            unchanged -= {user_id for user_id, known in current.assignees.items() if known.role_type == "commenter"}
+        new = [user_id for user_id in dict.fromkeys(requested.assignee_ids) if user_id not in unchanged]
         if not new:
             return
         now = self.state.clock.time()

@@ -767,10 +767,18 @@ def test_nothing_is_sent_if_all_are_assignees_already(emulator, store):
 def test_commenter_is_added_where_a_responder_is_requested(emulator, store, role_type):
     add(role_type="commenter", required=False).execute({})
 
-    # The emulator's step keeps the role of an assignee, so the record does not show what was requested.
     with pytest.raises(AirflowFailException, match="OutcomeUnknown.*does not show all of 90006"):
         add(role_type=role_type).execute({"task_state_store": store})
     assert [request["body"].get("role_type") for request in writes(emulator)] == ["commenter", role_type]
+
+
+def test_commenter_becomes_a_responder_where_procore_lets_it(emulator, store):
+    emulator.control("PATCH", "flags", added_commenter="becomes_responder")
+    add(role_type="commenter", required=False).execute({})
+
+    result = add().execute({"task_state_store": store})
+
+    assert (result["added"], result["already_assigned"], result["confirmed"]) == (["90006"], [], True)
 
 
 def test_assignee_is_not_added_again_as_a_commenter(emulator, store):
