@@ -127,8 +127,8 @@ BEHAVIOUR_FLAGS: dict[str, BehaviourFlag] = {
     ),
     "termination_event": BehaviourFlag(
         ("terminated", "end_step", "both"),
-        "What a history shows of a termination: a WorkflowTerminated, an EndStep, or both. The words of an EndStep's "
-        "`end_type` but `success` are not documented.",
+        "What a history shows of a termination: a WorkflowTerminated, an EndStep, or both. The values of an EndStep's "
+        "`end_type` other than `success` are not documented.",
     ),
     "status_case": BehaviourFlag(
         ("lower", "upper"), "Whether the status of a history is in lower or upper case is not documented."

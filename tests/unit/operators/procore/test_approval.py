@@ -590,7 +590,13 @@ def test_bad_parameter_is_named_before_anything_is_sent(emulator, task_of, param
     assert (emulator.requests(), task.created) == ([], [])
 
 
-GIVEN = {"Amount": "1,200", "Cost code": "12.10", "Lots": ["1,200", "0x10"], "Orders": 3, "Note": "{{ params.note }}"}
+FIELDS_OF_THE_DAG = {
+    "Amount": "1,200",
+    "Cost code": "12.10",
+    "Lots": ["1,200", "0x10"],
+    "Orders": 3,
+    "Note": "{{ params.note }}",
+}
 
 
 def natively_rendered(fields, **params):
@@ -603,7 +609,7 @@ def natively_rendered(fields, **params):
 
 def test_request_shows_a_text_of_the_dag_as_it_is(emulator, task_of):
     task = task_of()
-    task.build = lambda: natively_rendered(GIVEN, note="On budget")
+    task.build = lambda: natively_rendered(FIELDS_OF_THE_DAG, note="On budget")
 
     task.run()
 
