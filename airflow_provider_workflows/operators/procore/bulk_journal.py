@@ -46,13 +46,16 @@ class ResponseJournal:
         return self._head.is_outdated
 
     def persist_plan(self, plan: Mapping[str, Any]) -> None:
-        """Store the plan; to be called before anything is sent."""
+        """Store the plan; to be called before anything of it is sent."""
         parts = list(chunks(plan["rows"]))
+        head = {**{name: value for name, value in plan.items() if name != "rows"}, "parts": len(parts)}
+        if self._head.value is not None:  # of an earlier try: its rows are valid with the new options, too
+            self._head.persist(head)
         if self._store is not None:
             for number, part in enumerate(parts):
                 self._store.set(f"{PLAN}_{number}", part, retention=PIN_TTL)
         # Last, because it shows that all parts are there.
-        self._head.persist({**{name: value for name, value in plan.items() if name != "rows"}, "parts": len(parts)})
+        self._head.persist(head)
 
     def outcome(self, row: int) -> str | None:
         """Return the outcome of a row that was sent, or None."""

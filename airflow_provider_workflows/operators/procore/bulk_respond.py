@@ -155,6 +155,10 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
                     f"{self.plan_hash}. Clear the task to apply another plan."
                 )
             plan = stored
+            if self.plan is None and self.plan_hash is None and (unread := _unread(stored)):
+                plan = self._planned_on(stored, [request for request in requested if request.row in unread])
+                self._check_plan(plan)
+                journal.persist_plan(plan)
         else:
             plan = self._planned(requested) if self.plan is None else self._approved_plan()
             self._check_plan(plan)
@@ -230,6 +234,20 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
         bulk_rules.mark_duplicates(rows)
         self._fresh = {row["row"] for row in rows}
         return self._plan_of(rows, options)
+
+    def _planned_on(self, stored: Mapping[str, Any], unread: Sequence[RequestedResponse]) -> dict[str, Any]:
+        """Return a stored plan in which the rows that an earlier try could not read are decided; the others stay."""
+        planned = self._planned(unread)
+        first = {row["instance_id"]: row["row"] for row in stored["rows"] if row["action"] == bulk_rules.SEND}
+        for row in planned["rows"]:
+            if row["action"] == bulk_rules.SEND:
+                row["options"] += len(stored["options"])
+                if (number := first.get(row["instance_id"])) is not None:
+                    reason = f"row {number} is of instance {row['instance_id']}, too, and was planned before"
+                    row.update(action=bulk_rules.SKIP, skipped=bulk_rules.DUPLICATE, reason=reason)
+        rows = {row["row"]: row for row in planned["rows"]}
+        options = [*stored["options"], *planned["options"]]
+        return self._plan_of([rows.get(row["row"], row) for row in stored["rows"]], options)
 
     def _plan_of(self, rows: list[dict[str, Any]], options: list[Any]) -> dict[str, Any]:
         sent = [row for row in rows if row["action"] == bulk_rules.SEND]
@@ -320,7 +338,7 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
         """Send the rows of a plan that are not done yet, verify them, and complete all rows with their outcomes."""
         for row in plan["rows"]:
             row.update(status=bulk_rules.SKIPPED if row["action"] == bulk_rules.SKIP else None, confirmed=None)
-        self._is_retryable = any(row["skipped"] == bulk_rules.UNREADABLE for row in plan["rows"])
+        self._is_retryable = self.plan is None and self.plan_hash is None and bool(_unread(plan))
         self._stopped_by: WorkflowsError | None = None
         to_send = [row for row in plan["rows"] if row["action"] == bulk_rules.SEND]
         chosen = {row["row"]: _chosen(row, plan["options"][row["options"]]) for row in to_send}
@@ -497,6 +515,10 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
             local.write_text(bulk_rules.csv_of(rows), encoding="utf-8", newline="")
             replace_files([(local, target)])
         return str(target)
+
+
+def _unread(plan: Mapping[str, Any]) -> set[int]:
+    return {row["row"] for row in plan["rows"] if row["skipped"] == bulk_rules.UNREADABLE}
 
 
 def _new_row(request: RequestedResponse, place: Place) -> dict[str, Any]:

@@ -349,6 +349,37 @@ def test_a_retry_sends_nothing_twice(emulator, store):
     assert again == first
 
 
+@pytest.mark.parametrize("dead", [False, True])
+def test_row_that_could_not_be_read_is_decided_by_a_retry(emulator, store, dies, dead):
+    first, hidden, last = start(emulator, 3)
+    rows = [(hidden, "Approve"), (first, "Approve"), (hidden, "Approve"), (last, "Reject")]
+    rows = [{"instance_id": each, "response": option} for each, option in rows]
+    fault = {"method": "GET", "path": f"/instances/{hidden}$", "status": 500, "json": {}}
+    emulator.control("POST", "faults", **fault, times=99)
+    with pytest.raises(ResponsesUnfinished):
+        apply(rows, store=store)
+    emulator.control("DELETE", "faults")
+    if dead:
+        dies(type(store), "set", "before", about="bulk_responses_0")
+        with pytest.raises(Killed):
+            apply(rows, store=store)
+
+    result = apply(rows, store=store)
+
+    assert reasons(result) == [None, None, "duplicate", None]
+    assert responses(emulator) == [(first, "Approve"), (last, "Reject"), (hidden, "Approve")]
+
+
+def test_unread_row_of_an_approved_plan_is_not_retried(emulator, store):
+    (hidden,) = start(emulator, 1)
+    emulator.control("POST", f"procore/instances/{hidden}/hide")
+    plan = plan_of({hidden: "Approve"})
+
+    with pytest.raises(AirflowFailException, match="could not be read"):
+        bulk(None, mode="apply", plan=plan).execute({"task_state_store": store})
+    assert writes(emulator) == []
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_response_whose_try_was_killed_is_not_sent_twice(emulator, store, dies, moment):
     ids = start(emulator, 3)
