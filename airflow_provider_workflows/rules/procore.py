@@ -12,7 +12,7 @@ from airflow_provider_workflows.rules import procore_decisions as timeline
 from airflow_provider_workflows.rules.datetimes import parse_time, seconds_of
 from airflow_provider_workflows.rules.overdue import PendingStep
 from airflow_provider_workflows.rules.parameters import as_list, as_text, check_choice, check_required, str_id
-from airflow_provider_workflows.rules.payload import documented_form
+from airflow_provider_workflows.rules.payload import documented_form, is_id
 from airflow_provider_workflows.rules.procore_decisions import Event, Timeline, is_given
 from airflow_provider_workflows.rules.procore_decisions import rows_of as _rows
 from airflow_provider_workflows.rules.procore_decisions import str_id as _id
@@ -474,7 +474,9 @@ def people_ids(people: Iterable[Json], desired: Iterable[str]) -> tuple[dict[str
     """
     ids: dict[str, dict[str, str]] = {}
     for person in people:
-        person_id = str(person.get("id"))
+        if not is_id(person.get("id")):
+            continue
+        person_id = str(person["id"])
         for key in ("id", "login", "email_address", "email"):
             if person.get(key):
                 described = f"{person.get('name') or person.get('login')} (id {person_id})"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.exceptions import ConfigurationError, UnexpectedResponse
 from airflow_provider_workflows.rules.datetimes import parse_time
+from airflow_provider_workflows.rules.parameters import as_list
 from airflow_provider_workflows.rules.payload import is_id
 from airflow_provider_workflows.rules.procore import people_ids
 from airflow_provider_workflows.rules.procore_decisions import rows_of as _rows
@@ -86,10 +87,43 @@ def is_role_group(group: Json) -> bool:
     return "role" in str(group.get("type")).casefold()
 
 
+def check_assignees(preset: Json) -> None:
+    """
+    Require a preset to show all assignees that a change has to send again; only ``[]`` means that there are none.
+
+    :param preset: ``data`` of "Show Preset".
+    :raises UnexpectedResponse: a group or a step has no id, or no list of people with ids.
+    """
+    groups, steps = preset.get("responsible_group_memberships"), preset.get("individual_assignees") or []
+    is_shown = (
+        isinstance(groups, list)
+        and isinstance(steps, list)
+        and all(_shows_people(group, "responsible_group_uuid", "assignees") for group in groups)
+        and all(_shows_people(step, "step_uuid", "logins", "assignees") for step in steps)
+        and len(members_of(preset)) == len(groups)
+    )
+    if not is_shown:
+        raise UnexpectedResponse(
+            "The preset does not show all its groups and individual assignees, each with a list of people with ids. A "
+            "change has to send all of them, or would remove whom it leaves out"
+        )
+
+
+def _shows_people(row: Any, key: str, *names: str) -> bool:
+    if not isinstance(row, Mapping) or not is_id(row.get(key)):
+        return False
+    lists = [row[name] for name in names if isinstance(row.get(name), list)]
+    return bool(lists) and all(is_id(_id_of(person)) for people in lists for person in people)
+
+
+def _id_of(person: Any) -> Any:
+    return person.get("id") if isinstance(person, Mapping) else person
+
+
 def members_of(preset: Json) -> dict[str, list[str]]:
     """Return the ids of the members of each group of a preset, by its uuid."""
     return {
-        str(group.get("responsible_group_uuid")): [str(person.get("id")) for person in _rows(group.get("assignees"))]
+        str(group.get("responsible_group_uuid")): [str(_id_of(person)) for person in group.get("assignees") or ()]
         for group in _rows(preset.get("responsible_group_memberships"))
     }
 
@@ -265,8 +299,14 @@ def is_request(row: Json, request: Json, user_id: str) -> bool | None:
     roles = row.get("modify_project_roles")
     if isinstance(roles, bool) and roles != request["modify_project_roles"]:
         return False
-    projects = _ids(row, "project_ids", "projects")
-    if projects and request.get("project_ids") and projects != set(request["project_ids"]):
+    manager = "new_workflow_manager_id", "new_workflow_manager"
+    others = [
+        _is_same(row, names, shown, {str(value) for value in as_list(request.get(names[0]) or [])})
+        for names in (("project_ids", "projects"), manager)
+        for shown in [_ids(row, *names)]
+    ]
+    others.append(_is_same(row, ("tools",), _tools(row.get("tools")), _tools(request.get("tools"))))
+    if False in others:
         return False
     old, new = _ids(row, "old_assignee_id", "old_assignee"), _ids(row, "new_assignee_ids", "new_assignees")
     if (old and old != {request["old_assignee_id"]}) or (new and new != set(request["new_assignee_ids"])):
@@ -274,7 +314,21 @@ def is_request(row: Json, request: Json, user_id: str) -> bool | None:
     creators, editors = _ids(row, "created_by_id", "created_by"), _ids(row, "updated_by_id", "updated_by")
     if creators and creators != {user_id}:
         return False
-    return None if not (old and new) or (editors and not creators and editors != {user_id}) else True
+    is_shown = old and new and None not in others
+    return None if not is_shown or (editors and not creators and editors != {user_id}) else True
+
+
+def _is_same(row: Json, names: Sequence[str], shown: Set[Any], sent: Set[Any]) -> bool | None:
+    """Compare a part of a request; None if one of both has no value, unless the row does not have that part at all."""
+    if shown == sent or not any(name in row for name in names):
+        return True
+    return False if shown and sent else None
+
+
+def _tools(tools: Any) -> set[tuple[str, str]]:
+    """Return the types of tools with their subtypes."""
+    rows = [tool if isinstance(tool, Mapping) else {"type": tool} for tool in tools or ()]
+    return {(str(tool.get("type")).casefold(), str(tool.get("sub_type") or "")) for tool in rows}
 
 
 def _is_prefix(shown: Any, sent: str) -> bool:

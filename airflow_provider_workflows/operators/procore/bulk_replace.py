@@ -209,6 +209,10 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
             check_required(tools=tool)
             if not isinstance(tool, str) and not (isinstance(tool, Mapping) and tool.get("type")):
                 raise ConfigurationError(f"tools must be types, or {{type, sub_type}}; got {tool!r}.")
+            if isinstance(tool, Mapping) and (unknown := set(tool) - {"type", "sub_type"}):
+                raise ConfigurationError(
+                    f"tools: unknown key {', '.join(sorted(map(str, unknown)))}; a tool has only type and sub_type."
+                )
             if isinstance(tool, Mapping) and tool.get("sub_type") is not None:
                 as_text("the sub_type of tools", tool["sub_type"], is_id=True)
         if self.errors_path is not None:
@@ -304,7 +308,10 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
         if (projects := self._projects()) is not None:
             request["project_ids"] = [str(str_id(project)) for project in projects]
         if self.tools is not None:
-            request["tools"] = [{"type": tool} if isinstance(tool, str) else dict(tool) for tool in as_list(self.tools)]
+            tools = [{"type": tool} if isinstance(tool, str) else tool for tool in as_list(self.tools)]
+            request["tools"] = [
+                {name: str(str_id(value)) for name, value in tool.items() if value is not None} for tool in tools
+            ]
         return request
 
     def _user_id(self, parameter: str, user: Any) -> str:

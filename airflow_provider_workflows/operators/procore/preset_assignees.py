@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -273,7 +274,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator, WritingOperator):
         self, place: PresetPlace, preset: Mapping[str, Any], desired: Mapping[str, Sequence[str]]
     ) -> list[rules.DesiredGroup]:
         groups = self._groups(str_id((preset.get("template") or {}).get("last_published_version_id")))
-        return [
+        found = [
             rules.desired_group_for(
                 name,
                 people,
@@ -284,6 +285,11 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator, WritingOperator):
             )
             for name, people in desired.items()
         ]
+        uuids = Counter(desired_group.uuid for desired_group in found)
+        for desired_group in found:
+            if desired_group.uuid is not None and uuids[desired_group.uuid] > 1:
+                desired_group.reason = "the assignment names it twice, in different spellings"
+        return found
 
     def _check_rejections(self, targets: Sequence[Target]) -> None:
         messages = [f"preset {target.preset_id}: {rejection}" for target in targets for rejection in target.rejections]
@@ -514,7 +520,9 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator, WritingOperator):
         raise _differs(target, differing)
 
     def _read(self, target: Target) -> dict[str, Any]:
-        return self.hook.get_preset(target.preset_id, project_id=target.place.level)
+        preset = self.hook.get_preset(target.preset_id, project_id=target.place.level)
+        rules.check_assignees(preset)
+        return preset
 
 
 def _new_row(target: Target, status: str = "rejected", reason: str | None = None) -> dict[str, Any]:

@@ -174,6 +174,7 @@ def test_a_request_is_stopped_once(emulator):
         ({**WHO, "replacement_type": "temporary", "first_day": "soon", "last_day": "later"}, "last_day must be a date"),
         ({**WHO, "first_day": "2026-01-01"}, "go with replacement_type='temporary'"),
         ({**WHO, "tools": [7]}, "tools must be types"),
+        ({**WHO, "tools": [{"type": "correspondence", "subtype": "-12"}]}, "tools: unknown key subtype"),
         ({**WHO, "tools": {"type": "correspondence", "sub_type": -12.0}}, "the sub_type of tools must be"),
         ({**WHO, "errors_path": ""}, "errors_path is missing"),
     ],

@@ -6,6 +6,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_workflows.exceptions import ConfigurationError, OutcomeUnknown, PresetsUnfinished
+from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.operators.procore import ProcorePresetAssigneesOperator
 from airflow_provider_workflows.operators.procore import preset_assignees as procore_preset_assignees
 from tests.unit.operators.procore.test_preset_assignees import (
@@ -253,3 +254,23 @@ def test_preset_that_changes_with_every_read_is_left_to_a_retry(emulator, store)
     again = assign(directors(LEE), mode="apply", members="replace")
 
     assert statuses(again.execute({"task_state_store": store})) == ["applied"]
+
+
+@pytest.mark.parametrize("members", ["merge", "replace"])
+def test_group_whose_people_are_hidden_is_not_emptied(emulator, store, members):
+    shown = ProcoreHook().get_preset(PRESET)
+    for group in shown["responsible_group_memberships"][1:]:
+        del group["assignees"]
+    break_preset(emulator, PRESET, status=200, json={"data": shown})
+
+    with pytest.raises(PresetsUnfinished, match="does not show all its groups"):
+        assign(directors(LEE), mode="apply", members=members).execute({"task_state_store": store})
+    assert writes(emulator) == []
+
+
+def test_group_that_is_named_twice_is_rejected(emulator, store):
+    twice = {**directors(LEE), "groups": {"Directors": [DANA], "directors ": [LEE]}}
+
+    with pytest.raises(ConfigurationError, match="names it twice"):
+        assign(twice, mode="apply", members="replace").execute({"task_state_store": store})
+    assert writes(emulator) == []
