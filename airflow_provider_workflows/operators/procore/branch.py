@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -120,13 +121,19 @@ class ProcoreBranchOnOutcomeOperator(BaseBranchOperator):
                 "branches must be {name of an outcome: id of a task or group, or a list of them}; an empty list skips "
                 "all."
             )
+        names = Counter(_folded(name) for name in self.branches)
+        if twice := [name for name in self.branches if names[_folded(name)] > 1]:
+            raise ConfigurationError(
+                f"branches: {', '.join(map(repr, twice))} are the same outcome, because case and blanks at the ends "
+                "are ignored. Name it once."
+            )
         for tasks in (*self.branches.values(), [] if self.default is None else self.default):
             for task_id in as_list(tasks):
                 self._whole_id(task_id)
 
     def _branch_of(self, name: Any) -> str | Sequence[str] | None:
-        branches = {str(key).strip().casefold(): tasks for key, tasks in self.branches.items()}
-        return None if name is None else branches.get(str(name).strip().casefold())
+        branches = {_folded(key): tasks for key, tasks in self.branches.items()}
+        return None if name is None else branches.get(_folded(name))
 
     def _whole_id(self, name: str) -> str:
         """Return the full id of a task or group, with the prefixes of its groups."""
@@ -204,3 +211,7 @@ def _unclear(outcome: Mapping[str, Any], problem: str) -> OutcomeUnclear:
         f"{options}; the item status is {outcome.get('item_status')!r}. Check and correct the item in Procore, or "
         "let a person choose."
     )
+
+
+def _folded(name: Any) -> str:
+    return str(name).strip().casefold()

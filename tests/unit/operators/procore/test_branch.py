@@ -174,6 +174,11 @@ def test_branch_to_an_unknown_task_is_rejected_at_once():
         choose(COMPLETE, {"Approved": None})
 
 
+def test_outcome_that_is_named_twice_is_rejected():
+    with pytest.raises(ConfigurationError, match="branches: 'Approve', 'approve ' are the same outcome"):
+        choose(COMPLETE, {"Approve": "a", "approve ": "b", "Reject": "c"})
+
+
 def test_mapped_branch_is_rejected():
     with DAG("any", schedule=None):
         operator = ProcoreBranchOnOutcomeOperator(task_id="branch", outcome=COMPLETE, branches={"Approved": "branch"})
