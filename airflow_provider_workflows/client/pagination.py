@@ -18,7 +18,7 @@ import requests.utils
 import simplejson
 
 from airflow_provider_workflows.client.rate_limit_headers import whole_number
-from airflow_provider_workflows.exceptions import IncompleteList, InvalidRequest, UnexpectedResponse
+from airflow_provider_workflows.exceptions import IncompleteList, InvalidRequest, NotFound, UnexpectedResponse
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.client.response import ApiResponse
@@ -110,6 +110,7 @@ class Paginator:
         self._longest = 0  # rows of a page
         self._follows = False  # cursors or links
         self._is_guess = False  # whether the page may not exist
+        self._first_keys: set[str] = set()  # of the first page
         # Of the current page:
         self._rows: Iterator[dict[str, Any]] | None = None
         self._number = 0
@@ -130,6 +131,8 @@ class Paginator:
                 self._turn_over()
                 continue
             self._number += 1
+            if not self._turned:
+                self._first_keys.add(_row_key(row))
             if self._is_new(row):
                 return row
         raise StopIteration
@@ -138,8 +141,7 @@ class Paginator:
         if self._signs.total is None and not self._is_second:
             self._is_counted = False
             return True
-        row_id = row.get("id")
-        key = str(row_id) if type(row_id) in (str, int) else simplejson.dumps(row, sort_keys=True)
+        key = _row_key(row)
         if self._is_second and key in self._returned:
             return False
         self._returned.add(key)
@@ -148,7 +150,7 @@ class Paginator:
     def _open(self) -> None:
         try:
             response = self._request()
-        except InvalidRequest:
+        except (InvalidRequest, NotFound):
             if not self._is_guess:
                 raise
             self._place = None
@@ -162,10 +164,13 @@ class Paginator:
             body = response.json()
             content = _data_of(body, fault, keep_malformed_rows=self._keep_malformed_rows)
             rows = iter(content)
-        if content == self._content and next(rows, None) is not None:
-            if self._is_guess:  # the list takes no page numbers, and all of it is on its first page
-                self._place = None
+        if self._is_guess:
+            listed = list(rows)
+            rows = iter(listed)
+            if all(_row_key(row) in self._first_keys for row in listed):
+                self._place = None  # the list takes no page numbers, and all of it is on its first page
                 return
+        if content == self._content and next(rows, None) is not None:
             raise fault("A page repeats the one before it: the list has no paging, or an unknown kind of paging")
         self._signs = Signs.of(response, body, self._url, {*self._params, "per_page"})
         self._response, self._content, self._rows, self._number = response, content, rows, 0
@@ -276,6 +281,11 @@ class Paginator:
     def _fault(self, problem: str) -> UnexpectedResponse:
         status = None if self._response is None else self._response.status
         return UnexpectedResponse(problem, method="GET", path=self._path, status_code=status)
+
+
+def _row_key(row: dict[str, Any]) -> str:
+    row_id = row.get("id")
+    return str(row_id) if type(row_id) in (str, int) else simplejson.dumps(row, sort_keys=True)
 
 
 class Signs:

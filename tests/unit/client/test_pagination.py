@@ -354,11 +354,11 @@ class LoweringServer(Server):
         number = int(request.qs.get("page", ["1"])[0])
         rows = [{"id": row} for row in range(1, self.size + 1)]
         shown = rows[(number - 1) * self.largest_page : number * self.largest_page]
-        if number > 1 and self.beyond == "rejected":
-            context.status_code = 400
+        if number > 1 and isinstance(self.beyond, int):
+            context.status_code = self.beyond
         if number > 1 and self.beyond == "first":
             shown = rows[: self.largest_page]
-        return json.dumps({"data": shown})
+        return json.dumps({"data": [{**row, "url": f"/{len(self.requested)}"} for row in shown]})
 
 
 @pytest.mark.parametrize(("size", "requests"), [(9, 1), (10, 2), (11, 2), (25, 3), (30, 4)])
@@ -369,7 +369,7 @@ def test_page_of_a_lowered_size_is_not_taken_for_the_last(requests_mock, size, r
     assert len(server.requested) == requests
 
 
-@pytest.mark.parametrize("beyond", ["first", "rejected"])
+@pytest.mark.parametrize("beyond", ["first", 400, 404, 422])
 def test_list_without_page_numbers_may_have_a_usual_size(requests_mock, beyond):
     server = LoweringServer(requests_mock, 10, lambda *_: ({}, {}), largest_page=10)
     server.beyond = beyond
