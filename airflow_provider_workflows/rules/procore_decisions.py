@@ -255,6 +255,10 @@ class Timeline:
             return False
         if self.state == ENDED:
             return _lacks_responses(step)
+        if _folded(step.details.get("decision_type")) == "first" and any(
+            row.get("required") is not False for row in responses_of(step.details)
+        ):
+            return False
         end, terminated = unix_time(step.details.get("ended_at")), unix_time(self.ended_at)
         return end is None or terminated is None or end >= terminated - CUT_OFF_SECONDS
 

@@ -176,6 +176,10 @@ def test_step_that_was_cut_off_by_a_termination_is_not_decided():
     assert decision(just_before, terminated) is None
     decided = review(response(A, "Approve"), ended_at=at("10:00"))
     assert decision(decided, terminated)["option"] == "Approve"
+    by_the_first = review(response(A, "Reject"), decision_type="first")
+    assert decision(by_the_first, end("Void"), terminated)["option"] == "Reject"
+    not_required = review(response(A, "Reject", required=False), decision_type="first")
+    assert decision(not_required, terminated) is None
 
 
 ALL_OF_TWO = review(response(A, "Approve"), response(B, None), decision_type="all")
