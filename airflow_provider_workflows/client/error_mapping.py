@@ -35,6 +35,7 @@ MIN_SECRET_CHARACTERS = 5  # a shorter text also occurs in ordinary words, and A
 LOST_ON_THE_WAY = frozenset({408, 502, 503, 504, 520, 524})
 # Reasons of a failed TLS handshake with a server that does not speak TLS, or no common version of it.
 NO_HANDSHAKE = frozenset({"WRONG_VERSION_NUMBER", "UNSUPPORTED_PROTOCOL", "NO_PROTOCOLS_AVAILABLE"})
+HTML_PAGE = "an HTML page"  # what stands for a page in an error; its title may follow
 SIGN_IN = re.compile(r"(?i)\b(log|sign)[\s-]?(in|on)\b")
 # The URL of a sign-in page, by its host or its path.
 SIGN_IN_ADDRESS = re.compile(r"(?i)(?:^|[/.])(?:(?:log[_-]?(?:in|on)|sign[_-]?in)[\w-]*|sso|o?auth2?)(?:[/.]|$)")
@@ -287,4 +288,4 @@ def html_text(text: str) -> str | None:
         return None
     # Only the start of the page: on a page of nothing but <title> tags this pattern would take minutes.
     title = re.search(r"(?is)<title[^>]*>(.*?)</title>", text[:4096])
-    return "an HTML page" + (f" titled {' '.join(unescape(title[1]).split())!r}" if title else "")
+    return HTML_PAGE + (f" titled {' '.join(unescape(title[1]).split())!r}" if title else "")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import Any, TypeVar
 
-from airflow_provider_workflows.rules.parameters import as_list, as_text, check_required
+from airflow_provider_workflows.rules.parameters import as_text, check_required
 
 Hook = TypeVar("Hook", bound=type)
 OTHER_IDS = ("performed_by", "tool_subtype")  # ids whose parameter is not named so
@@ -45,7 +45,7 @@ def _checking(method: Callable[..., Any], names: list[str]) -> Callable[..., Any
             shown = arguments.get("parameter", name) if name in IDS_OR_NAMES else name  # of an operator
             is_id = name not in IDS_OR_NAMES
             if name.endswith("_ids"):
-                arguments[name] = [_checked(name, item, is_id=is_id) for item in as_list(arguments[name])]
+                arguments[name] = [_checked(name, item, is_id=is_id) for item in _several(arguments[name])]
             else:
                 arguments[name] = _checked(shown, arguments[name], is_id=is_id)
         return method(*bound.args, **bound.kwargs)
@@ -56,3 +56,8 @@ def _checking(method: Callable[..., Any], names: list[str]) -> Callable[..., Any
 def _checked(name: str, value: Any, *, is_id: bool) -> str:
     check_required(**{name: value})
     return as_text(name, value, is_id=is_id).strip()
+
+
+def _several(value: Any) -> list[Any]:
+    """Return one or several ids as a list; the output of a mapped task is iterable, but no list."""
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)) else [value]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from airflow_provider_workflows.client.error_mapping import HTML_PAGE
 from airflow_provider_workflows.client.retry import Idempotency
 from airflow_provider_workflows.client.token_sources import ApiTokenSource, StaticToken
 from airflow_provider_workflows.client.urls import build_path
@@ -79,7 +80,10 @@ class WorkflowsoftHook(WorkflowsHook):
     @property
     def server(self) -> str:
         """The server of the connection: its host, with a port and a path if it has them."""
-        return self.client.base_url.partition("://")[2]
+        parts = urlsplit(self.client.base_url)
+        host = str(parts.hostname).rstrip(".")
+        is_default = parts.port in (None, {"https": 443, "http": 80}.get(parts.scheme))
+        return f"{host if is_default else f'{host}:{parts.port}'}{parts.path.rstrip('/')}"
 
     @property
     def may_consume(self) -> bool:
@@ -241,7 +245,8 @@ class WorkflowsoftHook(WorkflowsHook):
                 headers={"Cache-Control": "no-cache"},
             )
         except NotFound as missing:
-            is_of_api = missing.is_documented or not (strict or missing.server_message)
+            is_page = missing.server_message.startswith(HTML_PAGE)
+            is_of_api = missing.is_documented or not (strict or is_page)
             if is_of_api and (is_known or step_id in self._known_steps):
                 return []
             raise

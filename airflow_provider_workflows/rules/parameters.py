@@ -57,7 +57,7 @@ def as_text(name: str, value: Any, *, is_id: bool = False) -> str:
         shown = type(value).__name__ if name in FREE_TEXT else f"{type(value).__name__} {str(value)[:100]!r}"
         raise ConfigurationError(
             f"{name} must be text or a whole number; got {shown}. If templates are rendered as native objects, end "
-            "the template with the filter tojson."
+            "the template with the filters string and tojson."
         )
     if is_id and re.fullmatch(NOT_AN_ID, value.strip()):
         raise ConfigurationError(f"{name} must be an id, a whole number; got {value!r}.")

@@ -145,12 +145,12 @@ def _original(label: Any, rendered: Any, given: Any) -> Any:
     if isinstance(given, str):
         if not is_template(given):
             return given
-        if rendered is None or isinstance(rendered, str) or type(rendered) is int:
+        if rendered is None or isinstance(rendered, (str, bool)) or type(rendered) is int:
             return rendered
         raise ConfigurationError(
             f"fields: the template of {label!r} was rendered to {type(rendered).__name__} {str(rendered)[:100]!r}, so "
-            "its original text is unknown. End the template with the filter tojson, or give the output of a task "
-            "instead of a template."
+            "its original text is unknown. End the template with the filters string and tojson, or give the "
+            "output of a task instead of a template."
         )
     if isinstance(given, Mapping):
         return {key: _original(label, rendered[key], value) for key, value in given.items()}

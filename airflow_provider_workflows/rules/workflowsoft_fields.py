@@ -90,7 +90,7 @@ class FieldValues(dict[str, Any]):
     def __missing__(self, label: str) -> Any:
         if label in self.unreadable:
             raise UnexpectedResponse(self.unreadable[label])
-        if (stripped := label.strip()) != label:
+        if isinstance(label, str) and (stripped := label.strip()) != label:
             return self[stripped]
         raise KeyError(label)
 

@@ -304,6 +304,23 @@ def test_404_page_of_a_gateway_never_means_nothing_new(hook, requests_mock):
             hook.poll_new_integrations("101", is_known=is_known)
 
 
+@pytest.mark.parametrize("body", [{}, {"json": "No new integrations"}, {"text": "nothing new"}, {"json": {"a": 1}}])
+def test_404_of_the_api_in_any_words_means_nothing_new(hook, requests_mock, body):
+    requests_mock.get(POLL, status_code=404, **body)
+
+    assert hook.poll_new_integrations("101", is_known=True) == []
+
+
+@pytest.mark.parametrize(
+    "host", ["https://a.example", "https://A.example", "https://a.example:443", "https://a.example.", "a.example/"]
+)
+def test_a_server_is_the_same_in_any_spelling(set_connection, host):
+    connection = {"conn_type": "workflowsoft", "host": host, "password": "token"}
+    set_connection("workflowsoft_default", connection)
+
+    assert WorkflowsoftHook().server == "a.example"
+
+
 def test_strict_poll_takes_no_404_without_a_body(hook, requests_mock):
     requests_mock.get(POLL, [{"status_code": 404}, {"status_code": 404, "json": {"Message": "No"}}])
 
