@@ -116,6 +116,10 @@ def _shows_people(row: Any, key: str, *names: str) -> bool:
     return bool(lists) and all(is_id(_id_of(person)) for people in lists for person in people)
 
 
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _id_of(person: Any) -> Any:
     return person.get("id") if isinstance(person, Mapping) else person
 
@@ -123,7 +127,7 @@ def _id_of(person: Any) -> Any:
 def members_of(preset: Json) -> dict[str, list[str]]:
     """Return the ids of the members of each group of a preset, by its uuid."""
     return {
-        str(group.get("responsible_group_uuid")): [str(_id_of(person)) for person in group.get("assignees") or ()]
+        str(group.get("responsible_group_uuid")): [str(_id_of(person)) for person in _list(group.get("assignees"))]
         for group in _rows(preset.get("responsible_group_memberships"))
     }
 
@@ -327,7 +331,7 @@ def _is_same(row: Json, names: Sequence[str], shown: Set[Any], sent: Set[Any]) -
 
 def _tools(tools: Any) -> set[tuple[str, str]]:
     """Return the types of tools with their subtypes."""
-    rows = [tool if isinstance(tool, Mapping) else {"type": tool} for tool in tools or ()]
+    rows = [tool if isinstance(tool, Mapping) else {"type": tool} for tool in as_list(tools or [])]
     return {(str(tool.get("type")).casefold(), str(tool.get("sub_type") or "")) for tool in rows}
 
 

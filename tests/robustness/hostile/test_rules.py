@@ -177,6 +177,7 @@ READINGS = [
             "Directors", ["x"], groups=rows(g), possible=[], replace=False, allow_empty=True)),
     Reading("ProcoreHook.get_template_version/data/responsible_groups", people.is_role_group,
         lambda g: [people.is_role_group(group) for group in rows(g)]),
+    Reading(PRESET, people.check_assignees, lambda p: people.check_assignees(row(p))),
     Reading(PRESET, people.members_of, lambda p: people.members_of(row(p))),
     Reading(PEOPLE, people.logins_of, lambda p: people.logins_of(rows(p))),
     Reading(PRESET, people.group_changes, lambda p: people.group_changes(
