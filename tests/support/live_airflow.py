@@ -43,7 +43,7 @@ RETRIES = Retry(
     read=5,
     status=5,
     status_forcelist=[500],
-    allowed_methods={"GET", "PATCH"},
+    allowed_methods={"GET", "PATCH", "PUT"},
     backoff_factor=0.5,
     raise_on_status=False,
 )
