@@ -50,6 +50,7 @@ class _ByFolder(LoadScopeScheduling):
         return nodeid.partition("::")[0].rpartition("/")[0]
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling | None:
     """Return the schedule for ``--dist=loadscope``; else xdist takes its own."""
     return _ByFolder(config, log) if config.getvalue("dist") == "loadscope" else None
