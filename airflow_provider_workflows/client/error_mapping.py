@@ -12,6 +12,7 @@ from urllib.parse import quote, quote_plus
 import requests
 import simplejson
 
+from airflow_provider_workflows import json_text
 from airflow_provider_workflows.client.rate_limit_headers import moment, stated_wait
 from airflow_provider_workflows.client.retry import Idempotency, RetryableFailure
 from airflow_provider_workflows.client.transport import causes_of, nothing_was_sent
@@ -169,7 +170,7 @@ def is_sign_in(response: requests.Response, body: bytes, idempotency: Idempotenc
         return isinstance(_redirected(response, idempotency, {}), AuthenticationError)
     if not 200 <= status < 300:
         return status == 401
-    page = body[:MAX_PAGE_BYTES].decode("utf-8-sig", "replace")
+    page = body[:MAX_PAGE_BYTES].decode("utf-8-sig", "replace").replace("\0", json_text.REPLACEMENT)
     title = html_text(page)
     if title is None:
         return False
@@ -223,7 +224,7 @@ def _error_text(body: bytes) -> tuple[str, dict[str, list[str]]]:
     if html is not None:
         return html, {}
     try:
-        error = simplejson.loads(text)
+        error = json_text.parse(text)
         return "; ".join(dict.fromkeys(_texts(error))), _fields(error)
     except (ValueError, RecursionError):
         return " ".join(text.split()), {}
@@ -231,14 +232,14 @@ def _error_text(body: bytes) -> tuple[str, dict[str, list[str]]]:
 
 def _is_json_object(body: bytes) -> bool:
     try:
-        return isinstance(simplejson.loads(truncated(body)), dict)
+        return isinstance(json_text.parse(truncated(body)), dict)
     except (ValueError, RecursionError):
         return False
 
 
 def truncated(body: bytes) -> str:
     """Return the part of a body that is searched for an error message, as text."""
-    return body[:MAX_ERROR_BYTES].decode("utf-8-sig", "replace")
+    return body[:MAX_ERROR_BYTES].decode("utf-8-sig", "replace").replace("\0", json_text.REPLACEMENT)
 
 
 def _texts(error: Any) -> list[str]:

@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 import requests.utils
 import simplejson
 
+from airflow_provider_workflows import json_text
 from airflow_provider_workflows.client.rate_limit_headers import whole_number
 from airflow_provider_workflows.exceptions import IncompleteList, InvalidRequest, NotFound, UnexpectedResponse
 
@@ -32,7 +33,6 @@ MAX_ENVELOPE_DEPTH = 4  # nested objects around the rows
 SMALLER_PAGES = (1000, 500, 100, 50, 10)  # rows; 10 is the documented default of v2
 # A first page of so many rows, fewer than requested, may be as large as the server's pages are.
 USUAL_PAGES = frozenset({*SMALLER_PAGES, 20, 25, 30, 40, 200, 250})
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # valid in JSON, but not in a URL
 
 # Names are compared in lower case and without punctuation: ``next_cursor``, ``nextCursor`` and ``X-Next-Cursor``.
 NEXT = re.compile(
@@ -380,7 +380,7 @@ class Signs:
 
     def _sendable(self, place: Place) -> Place:
         for text in place.values():
-            if len(text) > MAX_CURSOR_CHARACTERS or LONE_SURROGATE.search(text):
+            if len(text) > MAX_CURSOR_CHARACTERS or json_text.REPLACEMENT in text:
                 raise self._fault("The cursor of the next page is too long or has invalid characters")
         return place
 
@@ -451,7 +451,7 @@ def _is_text(value: Any) -> bool:
 
 def _json_or_none(text: str) -> Any:
     try:
-        return simplejson.loads(text)
+        return json_text.parse(text)
     except (ValueError, RecursionError):
         return None
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import simplejson
-
+from airflow_provider_workflows import json_text
 from airflow_provider_workflows.client.error_mapping import html_text, request_id, truncated
 from airflow_provider_workflows.exceptions import (
     ApiError,
@@ -45,8 +43,7 @@ class ApiResponse:
         if not self.body.strip():
             return None
         try:
-            numbers = {"use_decimal": True} if exact else {"parse_float": _finite}
-            parsed = simplejson.loads(self.body.decode("utf-8-sig"), **numbers)
+            parsed = json_text.parse(self.body.decode("utf-8-sig"), exact=exact)
         except (ValueError, RecursionError):
             raise self._malformed("The response is not JSON") from None
         if _is_too_deep(parsed):
@@ -91,15 +88,10 @@ class ApiResponse:
         )
 
 
-def _finite(number: str) -> float | str:
-    """Return a number with a fraction or exponent, or its text if it is too large: JSON has no infinity."""
-    value = float(number)
-    return value if math.isfinite(value) else number
-
-
 def _elements(text: str, key: str | None) -> Iterator[Any]:
     """Yield the elements of a list in a JSON text one by one; raise ValueError or IndexError if there is no list."""
-    decode = simplejson.JSONDecoder(parse_float=_finite).raw_decode
+    decode = json_text.decoder(text).raw_decode
+    text = json_text.storable(text)
     at = _next_sign(text, 0, "[" if key is None else "{")
     if key is not None:
         while True:

@@ -8,6 +8,7 @@ from typing import Any
 
 import simplejson
 
+from airflow_provider_workflows import json_text
 from airflow_provider_workflows.client.auth import Token, fingerprint, parse_http_time
 from airflow_provider_workflows.client.error_mapping import MIN_SECRET_CHARACTERS
 from airflow_provider_workflows.client.http import RestClient
@@ -143,7 +144,7 @@ def _read_token(response: ApiResponse, now: float, lifetime: float | None) -> To
     """Read a token from an object, a JSON string, or plain text."""
     text = response.body.decode("utf-8", "replace").strip()
     try:
-        body: Any = simplejson.loads(text)
+        body: Any = json_text.parse(text)
     except (ValueError, RecursionError):
         body = text
     named = (

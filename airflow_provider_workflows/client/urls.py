@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import quote
 
-from airflow_provider_workflows.client.pagination import LONE_SURROGATE
-from airflow_provider_workflows.exceptions import (
-    ConfigurationError,
-)
+from airflow_provider_workflows.exceptions import ConfigurationError
+
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # which no URL can contain
 
 
 def build_path(template: str, *ids: object) -> str:

@@ -57,10 +57,10 @@ def read_value(kind: str, raw: Any) -> Any:
 
 
 def _parsed(kind: str, text: str) -> Any:
-    import simplejson  # imported here, because parsing a DAG file does not need it
+    from airflow_provider_workflows import json_text  # imported here, because parsing a DAG file does not need it
 
     try:
-        return simplejson.loads(text, use_decimal=True)
+        return json_text.parse(text, exact=True)
     except (ValueError, RecursionError):
         # Text that starts like JSON is truncated JSON.
         if kind not in CODECS or text.lstrip()[:1] in ('"', "{", "["):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import time
 import traceback
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -109,6 +110,8 @@ def problem_with(call: Call, server: Server, like: Any, *, is_unreadable: bool =
     hosts = server.trusted if str(call) == FOLLOWS else server.hosts
     if len(hosts) > 1:
         return f"requested {hosts}"
+    if unstorable := [value for value in primitives([result, str(error)]) if not is_storable(value)]:
+        return f"Airflow cannot store {unstorable[0]!r:.100}"
     if error is not None:
         return problem_with_error(call, server, error)
     if is_unreadable and not (call.name == "test_connection" and result[0] is False):
@@ -116,6 +119,25 @@ def problem_with(call: Call, server: Server, like: Any, *, is_unreadable: bool =
     if type(result) is type(like) or (result is None and call.name in MAY_BE_NONE):
         return None
     return f"returned {result!r:.100}"
+
+
+def primitives(value: Any) -> Iterator[Any]:
+    if dataclasses.is_dataclass(value):
+        value = vars(value)
+    if isinstance(value, Mapping):
+        value = [*value, *value.values()]
+    if isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from primitives(inner)
+    else:
+        yield value
+
+
+def is_storable(value: Any) -> bool:
+    """Return whether PostgreSQL and the messages between Airflow's processes can hold a text or number."""
+    if isinstance(value, str):
+        return "\0" not in value and value == value.encode("utf-8", "replace").decode()
+    return not isinstance(value, int) or value.bit_length() < 64
 
 
 def problem_with_error(call: Call, server: Server, error: WorkflowsError) -> str | None:
