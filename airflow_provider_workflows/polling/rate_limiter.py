@@ -89,7 +89,7 @@ class RateLimiter:
         :param fault: The error of the rate-limited request.
         """
         self._consecutive_rejections += 1
-        stated = fault.wait or 0.0
+        stated = max(0.0, fault.wait or 0.0)  # a time that the server states may be over
         unstated = FIRST_BLOCK_SECONDS * 2.0 ** min(self._consecutive_rejections - 1, 10)
         # Some servers send no limit. After a short stated wait, the requests sent so far are the limit of ten seconds.
         if (

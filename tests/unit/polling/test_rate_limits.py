@@ -64,6 +64,26 @@ def of_kinds(emulator, count):
 # --- the server says when ---
 
 
+@pytest.mark.parametrize("headers", [{}, {"Retry-After": "0"}, {"X-Rate-Limit-Reset": "30"}], ids=str)
+def test_rejections_without_a_time_to_come_are_ever_rarer(emulator, clock, sent, headers):
+    async def scenario():
+        waits, ends = of_kinds(emulator, 1)
+        tasks = [wait_for(wait) for wait in waits]
+        await asyncio.sleep(2 * INTERVAL)
+        emulator.control("POST", "faults", path="/rest/", status=429, headers=headers, times=1000)
+        start = clock.time()
+        await asyncio.sleep(3600)
+        emulator.control("DELETE", "faults")
+        requests = sum(at > start for at, _ in sent)
+        ends()
+        return requests, [await task for task in tasks]
+
+    requests, payloads = clock.run(scenario())
+
+    assert {payload["status"] for payload in payloads} == {"done"}
+    assert requests <= 20
+
+
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("path", ["bulk_history$", "workflow_instances"])
 @pytest.mark.parametrize(
