@@ -108,8 +108,6 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
         self._is_waiting = False  # the function has waited before
 
     def execute(self, context: Context) -> Any:
-        if self.poke_interval <= 0:
-            raise ConfigurationError(f"poke_interval must be more than 0 seconds; got {self.poke_interval:g}.")
         self.start_wait(context)
         return self.returned(context, lambda: self.perform(context))
 

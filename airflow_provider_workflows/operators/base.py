@@ -23,7 +23,7 @@ from airflow_provider_workflows.operators.dry_run import DryRunParameter, dry_ru
 from airflow_provider_workflows.operators.tracing import action_span
 from airflow_provider_workflows.operators.waiting import DEADLINE, LABEL_TEMPLATE, WaitLifeCycle
 from airflow_provider_workflows.rules.decision_summary import summary_of
-from airflow_provider_workflows.rules.parameters import check_rendered, seconds
+from airflow_provider_workflows.rules.parameters import check_rendered, check_seconds, seconds
 from airflow_provider_workflows.settings import poke_interval_seconds
 from airflow_provider_workflows.version_compat import (
     HAS_TASK_STATE_STORE,
@@ -220,8 +220,8 @@ class WaitingOperator(WaitLifeCycle, WritingOperator):
             poll_interval = poke_interval_seconds()
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
-        self.wait_timeout = float(seconds(wait_timeout))
-        self.poll_interval = float(seconds(poll_interval))
+        self.wait_timeout: float = seconds(wait_timeout)
+        self.poll_interval: float = seconds(poll_interval)
         self.deferrable = deferrable
 
     @property
@@ -241,10 +241,8 @@ class WaitingOperator(WaitLifeCycle, WritingOperator):
 
     def check_wait(self) -> None:
         """Check the times of the wait; to be called before the action."""
-        if self.poll_interval <= 0:
-            raise ConfigurationError(f"poll_interval must be more than 0 seconds; got {self.poll_interval}.")
-        if self.wait_timeout < 0:
-            raise ConfigurationError(f"wait_timeout must not be less than 0 seconds; got {self.wait_timeout}.")
+        check_seconds("poll_interval", self.poll_interval, may_be_zero=False)
+        check_seconds("wait_timeout", self.wait_timeout)
 
     def wait(self, context: Context, build: Callable[..., WaitTrigger], *, deadline: str = DEADLINE) -> Any:
         """

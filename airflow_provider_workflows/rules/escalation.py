@@ -19,14 +19,20 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules.datetimes import unix_time
 from airflow_provider_workflows.rules.overdue import OverdueStep, PendingStep, due_at
-from airflow_provider_workflows.rules.parameters import as_list, as_text, check_boolean, check_choice, check_required
+from airflow_provider_workflows.rules.parameters import (
+    MAX_SECONDS,
+    as_list,
+    as_text,
+    check_boolean,
+    check_choice,
+    check_required,
+)
 from airflow_provider_workflows.rules.procore import ADDED_ASSIGNEE_REASONS
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.rules.business_hours import BusinessHours
 
 Notifier = Callable[[Any], Any]
-MAX_SECONDS = timedelta(days=36_525).total_seconds()
 MAX_BUSINESS_DAYS = 2500  # ten years
 MAX_TIMES = 50_000  # results that a process stores
 MAX_PROBLEM_LENGTH = 500

@@ -11,6 +11,7 @@ from typing import Any
 from airflow_provider_workflows.exceptions import ConfigurationError
 
 NOT_AN_ID = r"\d+\.\d*|\d+(\.\d+)?[eE][+-]?\d+"  # as a table with gaps writes ids, for example
+MAX_SECONDS = timedelta(days=36_525).total_seconds()
 LABELS = ("activity", "after", "diagram", "option", "role", "step")  # annotated as ids, but names are allowed
 TEXT, ID, TEXTS, IDS, ROW = "text", "id", "texts", "ids", "row"
 # Free text; "None" in one of these is an empty rendering of a template, not an intended text.
@@ -71,11 +72,14 @@ def seconds(value: timedelta | float) -> Any:
     return value.total_seconds() if isinstance(value, timedelta) else value
 
 
-def check_seconds(name: str, value: Any) -> None:
-    """Require a parameter to be a number of seconds, at least 0."""
+def check_seconds(name: str, value: Any, *, may_be_zero: bool = True) -> None:
+    """Require a parameter to be a number of seconds from 0 to 100 years, which can be added to any time."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not 0 <= value < float("inf"):
-        raise ConfigurationError(f"{name} must be seconds or a timedelta, at least 0; got {value!r}.")
+    if not is_number or not 0 <= value <= MAX_SECONDS or not (value or may_be_zero):
+        least = "at least 0" if may_be_zero else "more than 0"
+        raise ConfigurationError(
+            f"{name} must be seconds or a timedelta, {least} and at most 100 years; got {value!r}."
+        )
 
 
 @cache

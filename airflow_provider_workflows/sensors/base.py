@@ -18,11 +18,11 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
+from airflow_provider_workflows.exceptions import WorkflowsError
 from airflow_provider_workflows.operators.booleans import BooleanParameters
 from airflow_provider_workflows.operators.waiting import LABEL_TEMPLATE, WaitLifeCycle
 from airflow_provider_workflows.rules.decision_summary import summary_of
-from airflow_provider_workflows.rules.parameters import check_rendered
+from airflow_provider_workflows.rules.parameters import check_rendered, check_seconds, seconds
 from airflow_provider_workflows.rules.payload import documented_form
 from airflow_provider_workflows.settings import poke_interval_seconds
 from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, push_values
@@ -69,6 +69,9 @@ class WorkflowsSensor(WaitLifeCycle, BooleanParameters, BaseSensorOperator):
     ):
         if poke_interval is None:
             poke_interval = poke_interval_seconds()
+        # Before Airflow's own conversion, whose error names no parameter.
+        check_seconds("poke_interval", seconds(poke_interval), may_be_zero=False)
+        check_seconds("timeout", seconds(kwargs.get("timeout", 0)))
         super().__init__(
             poke_interval=poke_interval,
             map_index_template=map_index_template or LABEL_TEMPLATE,
@@ -114,8 +117,6 @@ class WorkflowsSensor(WaitLifeCycle, BooleanParameters, BaseSensorOperator):
         return result
 
     def execute(self, context: Context) -> Any:
-        if self.poke_interval <= 0:
-            raise ConfigurationError(f"poke_interval must be more than 0 seconds; got {self.poke_interval:g}.")
         self.start_wait(context)
         return self.poke_or_defer(context) if self.deferrable else super().execute(context)
 

@@ -19,14 +19,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 from zlib import crc32
 
-from airflow.providers.common.compat.sdk import conf
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.polling.channel import in_new_thread
 from airflow_provider_workflows.polling.poll import snapshots
-from airflow_provider_workflows.rules.parameters import as_list, check_required, str_id
+from airflow_provider_workflows.rules.parameters import as_list, check_required, check_seconds, seconds, str_id
+from airflow_provider_workflows.settings import poke_interval_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -192,7 +192,9 @@ class WorkflowsEventTrigger(BaseEventTrigger):
         if kwargs:  # Airflow's base class would ignore them
             raise TypeError(f"{type(self).__name__} takes no argument {', '.join(sorted(kwargs))}.")
         super().__init__(**version_compat.watcher_queue(queue))
-        self.poll_interval = seconds("poll_interval", poll_interval)
+        interval = seconds(poke_interval_seconds() if poll_interval is None else poll_interval)
+        check_seconds("poll_interval", interval, may_be_zero=False)
+        self.poll_interval = float(interval)  # one form, because it identifies the watcher
         self.asset = constant("asset", asset)
         self._cursor: SeenEventStore | None = None
         self._emitted: Emitted | None = None
@@ -379,18 +381,3 @@ def constants(name: str, value: Any) -> list[str]:
     Sorted, because the order in which the values are given must not make another watcher with another cursor.
     """
     return sorted({text for item in as_list(value) if (text := constant(name, item)) is not None})
-
-
-def seconds(name: str, value: timedelta | float | None) -> float:
-    """
-    Return an interval in seconds.
-
-    :raises ConfigurationError: it is not a number above 0.
-    """
-    if value is None:
-        return float(conf.getfloat("workflows", "poke_interval", fallback=60.0))
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise ConfigurationError(f"{name} must be a number of seconds above 0, or a timedelta; got {value!r}.")
-    return float(value)

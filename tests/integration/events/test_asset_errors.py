@@ -34,7 +34,10 @@ def error_of(build, *args, **kwargs) -> str:
     [
         ({"event": "asked"}, "event must be one of response_requested, instance_changed; got 'asked'."),
         ({"states": "complete"}, "states does not go with event='response_requested'; omit it."),
-        ({"poll_interval": 0}, "poll_interval must be a number of seconds above 0, or a timedelta; got 0."),
+        (
+            {"poll_interval": 0},
+            "poll_interval must be seconds or a timedelta, more than 0 and at most 100 years; got 0.",
+        ),
         ({"procore_conn_id": None}, "procore_conn_id is missing or was rendered empty. Give it a value."),
         ({"tool_type": []}, "tool_type must name at least one tool; got none."),
         ({"user": ""}, "user is missing or was rendered empty. Give it a value."),

@@ -366,8 +366,8 @@ def test_name_of_a_step_may_read_like_a_fraction(parameter):
         ({"until": {"approved"}}, "until: unknown state 'approved'"),
         ({"until": ()}, "until must name"),
         ({"fail_on": "gone"}, "fail_on: unknown state 'gone'"),
-        ({"poke_interval": 0}, "poke_interval must be more than 0"),
-        ({"poke_interval": timedelta(0)}, "poke_interval must be more than 0"),
+        ({"poke_interval": 0}, "poke_interval must be seconds or a timedelta, more than 0"),
+        ({"poke_interval": timedelta(0)}, "poke_interval must be seconds or a timedelta, more than 0"),
     ],
 )
 @pytest.mark.parametrize("deferrable", [False, True])

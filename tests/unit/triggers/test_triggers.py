@@ -6,7 +6,9 @@ import asyncio
 import importlib
 import inspect
 import json
+import math
 import pkgutil
+from datetime import timedelta
 from typing import get_origin
 
 import pytest
@@ -15,6 +17,7 @@ from airflow.triggers.base import BaseTrigger
 from airflow_provider_workflows import triggers, version_compat
 from airflow_provider_workflows.client.rate_limit_headers import RateLimit
 from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.operators import procore as operators
 from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyPerformActivityOperator
 from airflow_provider_workflows.sensors import procore, procore_legacy, workflowsoft
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
@@ -202,12 +205,24 @@ SENSORS = {
 @pytest.mark.usefixtures("airflow_connections")
 @pytest.mark.parametrize("mode", [{"deferrable": True}, {"deferrable": False}, {"mode": "reschedule"}], ids=str)
 @pytest.mark.parametrize("cls", SENSORS, ids=lambda cls: cls.__name__)
-def test_interval_of_zero_is_rejected_by_every_sensor(emulator, cls, mode):
-    sensor = cls(task_id="wait", poke_interval=0, **SENSORS[cls], **mode)
-
-    with pytest.raises(ConfigurationError, match="poke_interval"):
-        sensor.execute({"ti": None})
+@pytest.mark.parametrize(
+    "time",
+    [{"poke_interval": 0}, {"poke_interval": math.inf}, {"timeout": math.inf}, {"timeout": timedelta.max}],
+    ids=str,
+)
+def test_impossible_times_are_rejected_by_every_sensor(emulator, cls, mode, time):
+    with pytest.raises(ConfigurationError, match=f"{next(iter(time))} must be seconds or a timedelta"):
+        cls(task_id="wait", **time, **SENSORS[cls], **mode).execute({"ti": None})
     assert emulator.requests() == []
+
+
+WAITING_OPERATORS = {
+    operators.ProcoreStartInstanceOperator: {"tool_type": "commitment", "item_id": "5001"},
+    operators.ProcoreBulkStartInstancesOperator: {"tool_type": "commitment", "items": ["5001"]},
+    operators.ProcoreBulkReplaceAssigneesOperator: {"old_assignee": "1", "new_assignees": ["2"], "reason": "other"},
+    operators.ProcoreApprovalOperator: {"instance_id": "1"},
+    ProcoreLegacyPerformActivityOperator: {"instance_id": "1", "activity": "Approve", "performed_by": "2"},
+}
 
 
 def test_every_sensor_is_covered():
@@ -217,17 +232,18 @@ def test_every_sensor_is_covered():
 
 
 @pytest.mark.usefixtures("airflow_connections")
-@pytest.mark.parametrize("interval", [0, -1.0])
-def test_interval_of_zero_is_rejected_by_every_waiting_operator(emulator, interval):
-    operator = ProcoreLegacyPerformActivityOperator(
-        task_id="act",
-        instance_id="568150",
-        activity="Submit for Approval",
-        performed_by="integration@example.com",
-        wait_for_state_change=True,
-        poll_interval=interval,
-    )
+@pytest.mark.parametrize(
+    "time",
+    [
+        *({"poll_interval": value} for value in (0, -1.0, math.nan, math.inf, True, "5", [60])),
+        *({"wait_timeout": value} for value in (-1, math.nan, math.inf, 1e12, timedelta.max, None, "abc")),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("operator", WAITING_OPERATORS, ids=lambda cls: cls.__name__)
+def test_impossible_times_are_rejected_by_every_waiting_operator(emulator, operator, time):
+    task = operator(task_id="act", **WAITING_OPERATORS[operator], **time)
 
-    with pytest.raises(ConfigurationError, match="poll_interval must be more than 0"):
-        operator.execute({})
+    with pytest.raises(ConfigurationError, match=f"{next(iter(time))} must be seconds or a timedelta"):
+        task.execute({})
     assert emulator.requests() == []

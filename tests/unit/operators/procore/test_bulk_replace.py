@@ -240,7 +240,7 @@ def test_without_a_store_a_retry_could_not_know_and_is_rejected(emulator):
         ({**WHO, "errors_path": "nosuch://x"}, "errors_path: 'nosuch://x' cannot be written to"),
         ({**WHO, "new_assignees": ["Dana@example.com"]}, "old_assignee and new_assignees name the same"),
         ({**WHO, "action": "stop", "request_id": "1"}, "go with action='create'"),
-        ({**WHO, "poll_interval": 0}, "poll_interval must be more"),
+        ({**WHO, "poll_interval": 0}, "poll_interval must be seconds"),
     ],
 )
 def test_more_bad_input_is_rejected_before_anything_is_sent(emulator, parameters, problem):

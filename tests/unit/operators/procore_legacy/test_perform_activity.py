@@ -354,7 +354,7 @@ def test_without_a_store_a_retried_task_needs_its_pin(emulator):
         ({"performed_by": "rita"}, "performed_by must be a login information id"),
         ({"prostore_file_ids": ["7", "plan.pdf"]}, "prostore_file_ids must be ids"),
         ({"prostore_file_ids": [None]}, "prostore_file_ids must be ids"),
-        ({"poll_interval": 0}, "poll_interval must be more than 0"),
+        ({"poll_interval": 0}, "poll_interval must be seconds or a timedelta, more than 0"),
         ({"on_state_moved": "retry"}, "on_state_moved"),
     ],
 )
