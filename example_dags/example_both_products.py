@@ -13,7 +13,11 @@ import pendulum
 from airflow.sdk import dag, task, task_group
 
 from airflow_provider_workflows.decorators.workflowsoft import RejectIntegration
-from airflow_provider_workflows.operators.procore import ProcoreRespondOperator, ProcoreStartInstanceOperator
+from airflow_provider_workflows.operators.procore import (
+    ProcoreRespondOperator,
+    ProcoreStartInstanceOperator,
+    outcome_names,
+)
 from airflow_provider_workflows.operators.workflowsoft import WorkflowsoftGetFieldsOperator
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
 from airflow_provider_workflows.sensors.workflowsoft import WorkflowsoftIntegrationSensor
@@ -99,7 +103,7 @@ def example_both_products():
             else:
                 decision, response = outcome["decision"] or {}, outcome["last_response"] or {}
                 values |= {"Decided by": decision.get("by"), "Remarks": response.get("comment")}
-            if outcome["state"] == "complete" and outcome["item_status"] == "Approved":
+            if "Approved" in outcome_names(outcome):
                 return {**values, "Decision": "Approved"}
             # "Reject" is a custom action of this example's diagram; try which ones your step accepts.
             raise RejectIntegration(

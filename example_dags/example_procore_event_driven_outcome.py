@@ -13,6 +13,8 @@ from airflow.sdk import dag, task
 
 from airflow_provider_workflows.assets.events import events_of
 from airflow_provider_workflows.assets.procore import procore_asset
+from airflow_provider_workflows.exceptions import OutcomeUnclear
+from airflow_provider_workflows.operators.procore import outcome_names
 
 # [START howto_asset_procore_instance_changed]
 orders_that_ended = procore_asset(
@@ -22,6 +24,14 @@ orders_that_ended = procore_asset(
     changes=["ended", "gone"],
 )
 # [END howto_asset_procore_instance_changed]
+
+
+def is_approved(event: dict) -> bool:
+    """Return whether an order was approved; a person looks at one whose record contradicts itself."""
+    try:
+        return event["change"] == "ended" and "Approved" in outcome_names(event)
+    except OutcomeUnclear:
+        return False
 
 
 @dag(
@@ -38,11 +48,11 @@ def example_procore_event_driven_outcome():
 
     @task
     def choose_approved(events: list[dict]) -> list[dict]:
-        return [event for event in events if event["item_status"] == "Approved"]
+        return [event for event in events if is_approved(event)]
 
     @task
     def choose_others(events: list[dict]) -> list[dict]:
-        return [event for event in events if event["item_status"] != "Approved"]
+        return [event for event in events if not is_approved(event)]
 
     @task(retries=2)
     def order_the_goods(event: dict) -> str:

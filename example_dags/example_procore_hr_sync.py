@@ -15,6 +15,7 @@ from airflow_provider_workflows.operators.procore import (
     ProcorePresetAssigneesOperator,
     ProcoreRespondOperator,
     ProcoreStartInstanceOperator,
+    outcome_names,
 )
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
 
@@ -100,7 +101,7 @@ def example_procore_hr_sync():
 
     @task.short_circuit
     def is_approved(outcome: dict) -> bool:
-        return outcome["item_status"] == "Approved"
+        return "Approved" in outcome_names(outcome)
 
     # [START howto_operator_procore_preset_assignees_apply]
     apply = ProcorePresetAssigneesOperator(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pendulum
 from airflow.sdk import dag, task
 
-from airflow_provider_workflows.operators.procore import ProcoreRespondOperator
+from airflow_provider_workflows.operators.procore import ProcoreRespondOperator, outcome_names
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor, ProcoreResponseRequestedSensor
 
 TOOL = "purchase_order_contract"
@@ -64,7 +64,7 @@ def example_procore_purchase_order_approval():
 
     @task.branch
     def branch_on_outcome(instance: dict) -> str:
-        return "order_the_goods" if instance["item_status"] == "Approved" else "notify_the_buyer"
+        return "order_the_goods" if "Approved" in outcome_names(instance) else "notify_the_buyer"
 
     @task
     def order_the_goods(instance: dict) -> None:

@@ -20,6 +20,11 @@ ORDER_WITHIN_SECOND = {"WorkflowStarted": 0, "EndStep": 2, "WorkflowTerminated":
 NEVER = float("inf")
 # A termination ends the step and the instance, in this order; a step that ended sooner than this before was decided.
 CUT_OFF_SECONDS = 60.0
+# What Procore's own words for options and statuses say; a label or a status of the customer's may say anything.
+IS_POSITIVE = {
+    **dict.fromkeys(("approve", "approved"), True),
+    **dict.fromkeys(("reject", "rejected", "return", "returned"), False),
+}
 NOT_STATED: Json = {"option": None, "type": None, "source": None}
 
 
@@ -74,10 +79,11 @@ class Timeline:
     def __init__(self, history: Json):
         self.history = history
         self.events = _in_order(history.get("history"))
+        self._steps = _without_copies(event for event in self.events if event.kind in STEP_EVENTS and event.started)
 
     def steps(self, *kinds: str) -> list[Event]:
         """Return the steps that have started, of all kinds or of some."""
-        return [event for event in self.events if event.kind in (kinds or STEP_EVENTS) and event.started]
+        return [event for event in self._steps if not kinds or event.kind in kinds]
 
     # --- the state of the instance ---
 
@@ -89,7 +95,8 @@ class Timeline:
         text = text.casefold() if text.casefold() in STATES else text
         # The status includes the urgency of an instance, so an ended instance may still be "overdue".
         is_over = is_given(self.history.get("ended_at"))
-        if text and not (is_over and text in STATES - ENDED_STATES):
+        is_end_of_both = text == "complete" and self._terminations()  # who terminated it is stated, so it was
+        if text and not is_end_of_both and not (is_over and text in STATES - ENDED_STATES):
             return text
         if self._terminations():
             return "terminated"
@@ -138,9 +145,18 @@ class Timeline:
         return _latest(step for step in self.steps(*kinds) if not has_end_time(step.details))
 
     def item_statuses(self) -> list[Any]:
-        """Return the item's status according to the last step; several if the order of the last steps is unknown."""
+        """
+        Return the status that the last decision gave the item; several if the order of the last steps is unknown.
+
+        A status from before the last decision is not returned: it may belong to another option.
+        """
+        decided = min((step.rank for step in _latest(filter(self._was_decided, self.steps("ResponseStep")))), default=0)
         # The status of an action is that of the action, not of the item.
-        steps = [s for s in self.steps("ResponseStep", "EndStep") if is_given(s.details.get("status"))]
+        steps = [
+            step
+            for step in self.steps("ResponseStep", "EndStep")
+            if step.rank >= decided and is_given(step.details.get("status"))
+        ]
         found: list[Any] = []
         for step in _latest(steps):
             if step.details["status"] not in found:
@@ -215,6 +231,10 @@ class Timeline:
         if stated is not None:
             fitting = [response for response in step_responses if _fits(response, stated)]
             decision = {**stated, "source": "overall_response"}
+            if (contradicted := self._contradiction_in_step(step, stated)) is not None:
+                name = str(stated["option"] or stated["type"])
+                problem = f"the overall response {name!r} of {_name(step)} contradicts {contradicted}"
+                decision |= {"candidates": list(dict.fromkeys([name, *_labels(step_responses)])), "problem": problem}
         elif override is not None:
             problem = f"the history does not show to which option {_name(step)} was overridden"
             fitting, decision = [], {**NOT_STATED, "candidates": _labels(step_responses), "problem": problem}
@@ -249,6 +269,11 @@ class Timeline:
         is_overridden = isinstance(override, Mapping) and is_given(override.get("overridden_at"))
         return has_end_time(step.details) or is_overridden or is_given(self.ended_at) or self.state in ENDED_STATES
 
+    def _was_decided(self, step: Event) -> bool:
+        """Return whether a response step ended with a decision, whether or not its record shows which."""
+        shows_one = bool(step.details.get("override") or responses_of(step.details)) or _overall(step.details, ())
+        return bool(shows_one) and self._is_over(step) and not self._was_cut_off(step)
+
     def _was_cut_off(self, step: Event) -> bool:
         """Return whether a step ended, or may have ended, by a termination of the instance and not by a response."""
         if self.state not in ("terminated", ENDED) or step not in _latest(self.steps(*BEFORE_THE_END)):
@@ -274,14 +299,28 @@ class Timeline:
         own = {option, kind, _folded(step.details.get("overall_response_description"))}.union(
             *(known.names for known in decided)
         )
-        if status in own or not any(status in known.names for known in options):
+        is_of_another = any(status in known.names for known in options)
+        if status in own or not (is_of_another or _are_opposite(status, option if option in IS_POSITIVE else kind)):
             return {}
         name = str(decision["option"] or decision["type"])
         return {
             "candidates": [name],
-            "problem": f"the decision {name!r} at {_name(step)} contradicts the item status {statuses[0]!r}, which "
-            "belongs to another option of the step",
+            "problem": f"the decision {name!r} at {_name(step)} contradicts the item status {statuses[0]!r}",
         }
+
+    def _contradiction_in_step(self, step: Event, stated: Json) -> str | None:
+        """Return how a step's overall response contradicts its own responses or options, or None."""
+        option, kind = _folded(stated["option"]), _folded(stated["type"])
+        step_responses = [] if step.details.get("override") else responses_of(step.details)
+        words = [_word(response) for response in step_responses]
+        if words and all(_are_opposite(option if option in IS_POSITIVE else kind, word) for word in words):
+            return "its responses, which are all others"
+        kinds = {
+            _folded(row.get("response_type")) for row in options_of(step.details) if _folded(row.get("name")) == option
+        }
+        if option and any(_are_opposite(kind, listed) for listed in kinds):
+            return "the type of its option"
+        return None
 
 
 # --- the order of events ---
@@ -310,6 +349,26 @@ def _in_order(events: Any) -> list[Event]:
         rank = ordered[-1].rank if place and key == keyed[place - 1][0] else place
         ordered.append(Event(event.raw, event.kind, event.details, rank))
     return ordered
+
+
+def _without_copies(steps: Iterable[Event]) -> list[Event]:
+    """
+    Return steps without those that are in the history twice, of which the one that has ended is kept.
+
+    Copies that differ otherwise get the same rank, because nothing shows which of them is right.
+    """
+    copies: dict[Any, list[Event]] = {}
+    for place, step in enumerate(steps):
+        step_id = str_id(step.details)
+        known = copies.setdefault(place if step_id is None else (step.kind, step_id, str(step.started)), [])
+        if all(step.details != other.details for other in known):
+            known.append(step)
+    found = []
+    for known in copies.values():
+        ended = [step for step in known if has_end_time(step.details)] or known
+        rank = max(step.rank for step in known)
+        found += [step._replace(rank=rank) if len(known) > 1 else step for step in ended]
+    return sorted(found, key=lambda step: step.rank)
 
 
 def _direction(keys: Sequence[Any]) -> int:
@@ -444,6 +503,17 @@ def _mentioned_options(steps: Iterable[Json]) -> Iterator[tuple[Any, Any, Any, A
 def _is_same_step(one: Json, other: Json) -> bool:
     key = "uuid" if is_given(one.get("uuid")) and is_given(other.get("uuid")) else "name"
     return _folded(one.get(key)) == _folded(other.get(key))
+
+
+def _word(response: Json) -> str:
+    """Return what a response says in Procore's own words: its label, else its type."""
+    label = _folded(response.get("response"))
+    return label if label in IS_POSITIVE else _folded(response.get("response_type"))
+
+
+def _are_opposite(one: str, other: str) -> bool:
+    """Return whether one of two words approves and the other rejects or returns."""
+    return {IS_POSITIVE.get(one), IS_POSITIVE.get(other)} == {True, False}
 
 
 def _fits(response: Json, stated: Json) -> bool:

@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, BaseBranch
 from airflow_provider_workflows.exceptions import ConfigurationError, OutcomeUnclear
 from airflow_provider_workflows.rules.parameters import as_list
 from airflow_provider_workflows.rules.procore import describe_decision
+from airflow_provider_workflows.rules.procore_decisions import ENDED
 from airflow_provider_workflows.version_compat import SKIPS_IN_MAPPED_GROUPS
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class ProcoreBranchOnOutcomeOperator(BaseBranchOperator):
     2. v2: the ``item_status``, such as ``Approved``.
     3. The ``state``; in Legacy then its ``status``.
 
-    A terminated instance has only the name ``terminated``; earlier responses do not count. The result of a task that
+    A terminated instance has only the name ``terminated``, and one of unknown end only ``ended``; earlier responses do
+    not count. The result of a task that
     was a dry run has only the name ``dry_run``. If the record does not show which response decided, or the decision
     contradicts the item's status, and one of these names is among ``branches``, the task fails instead of choosing one.
 
@@ -82,11 +84,7 @@ class ProcoreBranchOnOutcomeOperator(BaseBranchOperator):
                 "This version of Airflow runs the tasks that a mapped branch did not choose (apache/airflow#67265). "
                 "Choose the outcomes in a task, with outcome_names of this module, and map the tasks over its result."
             )
-        if not isinstance(self.outcome, Mapping) or not {"state", "dry_run"} & set(self.outcome):
-            raise ConfigurationError(
-                "outcome must be the result of ProcoreInstanceSensor, ProcoreLegacyInstanceSensor or "
-                f"ProcoreItemSensor; got {self.outcome!r}."
-            )
+        _check(self.outcome)
         self._check_branches()
         decision = _decision(self.outcome)
         problem, possible = _why_not_sure(self.outcome)
@@ -151,8 +149,10 @@ def outcome_names(outcome: Mapping[str, Any]) -> list[str]:
     Return the names of the outcome of a workflow, the most specific one first.
 
     :param outcome: The result of ``ProcoreInstanceSensor``, ``ProcoreLegacyInstanceSensor`` or ``ProcoreItemSensor``.
+    :raises ConfigurationError: it is no such result.
     :raises OutcomeUnclear: the record does not show the decision, or the decision contradicts the item's status.
     """
+    _check(outcome)
     problem, _ = _why_not_sure(outcome)
     if problem is None and _has_no_sure_status(outcome) and _option(_decision(outcome)) is None:
         problem = NO_SURE_STATUS
@@ -161,12 +161,31 @@ def outcome_names(outcome: Mapping[str, Any]) -> list[str]:
     return _names(outcome)
 
 
+def _check(outcome: Any) -> None:
+    """Require an outcome to have the form of a sensor's result."""
+    if isinstance(outcome, Mapping) and (outcome.get("dry_run") or isinstance(outcome.get("state"), str)):
+        occurrence = outcome.get("occurrence") or {}
+        is_complete = isinstance(occurrence, Mapping) and isinstance(outcome.get("ambiguous", []), (list, tuple))
+        if is_complete and _may_be_decision(outcome.get("decision")) and _may_be_decision(occurrence.get("decision")):
+            return
+    raise ConfigurationError(
+        "outcome must be the result of ProcoreInstanceSensor, ProcoreLegacyInstanceSensor or ProcoreItemSensor; "
+        f"got {outcome!r}."
+    )
+
+
+def _may_be_decision(value: Any) -> bool:
+    return value is None or (isinstance(value, Mapping) and {"option", "type", "problem", "candidates"} <= set(value))
+
+
 def _names(outcome: Mapping[str, Any]) -> list[str]:
     if outcome.get("dry_run"):
         return ["dry_run"]
     if _is_terminated(outcome):
         return ["terminated"]
-    names = (_option(_decision(outcome)), outcome.get("item_status"), outcome["state"], outcome.get("status"))
+    # An instance of which nothing shows whether it was terminated or completed has no status that was decided.
+    status = None if "item_status" in outcome and outcome["state"] == ENDED else outcome.get("item_status")
+    names = (_option(_decision(outcome)), status, outcome["state"], outcome.get("status"))
     return list(dict.fromkeys(str(name) for name in names if name))
 
 

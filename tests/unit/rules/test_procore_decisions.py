@@ -228,14 +228,9 @@ def test_last_of_two_responses_in_one_second_is_ambiguous():
         (review(response(A, "Approved"), response(B, "Rejected"), overall_response="Approved"), "rejected"),
         (review(overall_response="Approve", available_response_options=OPTIONS), "REJECT"),
         (review(overall_response="Reject", available_response_options=OPTIONS), "Approve"),
-        (
-            review(
-                {"id": B, "response": "Rejected", "response_id": "2", "responded_at": at("10:00")},
-                overall_response="Approve",
-                available_response_options=OPTIONS,
-            ),
-            "Rejected",
-        ),
+        (review(overall_response="Approve"), "Rejected"),
+        (review(overall_response="Endorse", overall_response_type="approve"), "Returned"),
+        (review(overall_response="Reject", available_response_options=[]), "Approved"),
         (
             review(
                 overall_response="Approve",
@@ -268,6 +263,75 @@ def test_decision_contradicts_the_status_of_another_option(step, status):
 )
 def test_status_in_the_customers_terms_is_not_a_contradiction(step, status):
     assert decision(step, end(status))["problem"] is None
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        review(response(B, "Reject"), overall_response="Approve", decision_type="first"),
+        review(
+            response(A, "Returned"),
+            {"id": B, "response_type": "reject", "responded_at": at("10:00")},
+            overall_response="Approved",
+        ),
+        review(overall_response="Approve", overall_response_type="reject", available_response_options=OPTIONS),
+    ],
+)
+def test_step_that_contradicts_itself_is_not_decided(step):
+    found = decision(step)
+
+    assert found["candidates"][0] == found["option"]
+    assert "contradicts" in found["problem"]
+
+
+def test_overridden_responses_contradict_no_decision():
+    override = {"overridden_at": at("10:30"), "overridden_by": {"login": A}}
+
+    assert decision(review(response(B, "Reject"), overall_response="Approve", override=override))["problem"] is None
+
+
+@pytest.mark.parametrize("last", [[], [end("")]])
+def test_status_from_before_the_last_decision_is_not_reported(last):
+    first = review(response(A, "Approve"), overall_response="Approve", status="Approved")
+    second = review(response(B, "Reject"), overall_response="Reject", name="2", started_at=at("10:30"), status=None)
+
+    found = describe(STARTED, first, second, *last, status="complete")
+
+    assert (found["item_status"], found["ambiguous"], found["decision"]["option"]) == (None, [], "Reject")
+
+
+def test_status_stays_while_the_next_step_is_not_decided():
+    first = review(response(A, "Approve"), overall_response="Approve", status="In Review")
+    second = review(name="2", started_at=at("10:30"), ended_at=None, status=None)
+
+    assert describe(STARTED, first, second, status="in_progress", ended_at=None)["item_status"] == "In Review"
+
+
+def test_completed_instance_that_somebody_terminated_is_terminated():
+    terminated = event("WorkflowTerminated", terminated_at=at("11:00"), terminated_by={"login": A})
+
+    assert describe(STARTED, review(response(B, "Approve")), terminated, status="complete")["state"] == "terminated"
+
+
+# --- steps that are in the history twice ---
+
+
+def test_copy_of_a_step_occurrence_changes_nothing():
+    step = review(response(A, "Approve"), overall_response="Approve", id="12")
+    pending = review(id="12", ended_at=None)
+
+    for events in ([step, step], [step, pending], [pending, step]):
+        assert decision(*events)["problem"] is None
+        assert (
+            rules.find_occurrence({"history": [STARTED, *events]}, "Review", decided=True)["step_occurrence_id"] == "12"
+        )
+
+
+def test_copies_of_a_step_occurrence_that_differ_decide_nothing():
+    copies = [review(overall_response=option, id="12") for option in ("Approve", "Reject")]
+
+    for events in (copies, copies[::-1]):
+        assert decision(*events)["problem"] is not None
 
 
 def test_option_with_an_earlier_label_is_recognised():

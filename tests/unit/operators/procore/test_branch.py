@@ -57,6 +57,7 @@ def choose(outcome: Any, branches: dict[str, Any], default: Any = None) -> Any:
         ({**COMPLETE, "decision": decision(None, type="reject")}, ["reject", "Approved", "complete"]),
         ({**COMPLETE, "state": "overdue", "item_status": "In Review"}, ["In Review", "overdue"]),
         ({**COMPLETE, "state": "terminated"}, ["terminated"]),
+        ({**COMPLETE, "state": "ended"}, ["ended"]),
         (
             {**COMPLETE, "state": "in_progress", "item_status": None, "occurrence": {"decision": decision("Return")}},
             ["Return", "in_progress"],
@@ -154,8 +155,18 @@ def test_log_names_the_decision_and_what_is_skipped(capsys):
     assert all("instance 7" in line and "'Approved'" in line for line in (chosen, skipped))
 
 
-@pytest.mark.parametrize("outcome", [None, "complete", [COMPLETE], {"instance_id": "7"}])
+NO_OUTCOMES = [
+    *(None, "complete", [COMPLETE], {"instance_id": "7"}, {"dry_run": False}, {"state": None}),
+    *({**COMPLETE, "decision": wrong} for wrong in ("Approve", {"option": "Approve", "type": "approve"})),
+    *({**COMPLETE, "occurrence": wrong} for wrong in ("x", {"decision": "Approve"})),
+    {**COMPLETE, "ambiguous": None},
+]
+
+
+@pytest.mark.parametrize("outcome", NO_OUTCOMES, ids=str)
 def test_a_value_that_is_not_an_outcome_is_named(outcome):
+    with pytest.raises(ConfigurationError, match="outcome must be the result of ProcoreInstanceSensor"):
+        outcome_names(outcome)
     with pytest.raises(ConfigurationError, match="outcome must be the result of ProcoreInstanceSensor"):
         choose(outcome, {"Approved": "a"}, default="b")
 
