@@ -28,6 +28,7 @@ from airflow_provider_workflows.exceptions import (
     ServerError,
     UnexpectedResponse,
 )
+from airflow_provider_workflows.rules.payload import error_texts
 
 MAX_ERROR_BYTES = 2**20  # of a body that are searched for an error message
 MAX_PAGE_BYTES = 2**16  # of an HTML page that are searched for a sign-in form
@@ -225,7 +226,7 @@ def _error_text(body: bytes) -> tuple[str, dict[str, list[str]]]:
         return html, {}
     try:
         error = json_text.parse(text)
-        return "; ".join(dict.fromkeys(_texts(error))), _fields(error)
+        return "; ".join(dict.fromkeys(error_texts(error))), _fields(error)
     except (ValueError, RecursionError):
         return " ".join(text.split()), {}
 
@@ -242,34 +243,10 @@ def truncated(body: bytes) -> str:
     return body[:MAX_ERROR_BYTES].decode("utf-8-sig", "replace").replace("\0", json_text.REPLACEMENT)
 
 
-def _texts(error: Any) -> list[str]:
-    if isinstance(error, (str, int, float)) and not isinstance(error, bool):
-        return [str(error)] if str(error) else []
-    if isinstance(error, list):
-        return [text for item in error for text in _texts(item)]
-    if not isinstance(error, dict):
-        return []
-    named = {str(name).lower(): value for name, value in error.items()}
-    known = (
-        "message",
-        "exceptionmessage",
-        "error_description",
-        "error",
-        "errors",
-        "reason",
-        "details",
-        "fields",
-    )
-    stated = [name for name in known if named.get(name)]
-    if stated:
-        return [text for name in stated for text in _texts(named[name])]
-    return [f"{name}: {', '.join(texts)}" for name, value in error.items() if (texts := _texts(value))]
-
-
 def _fields(error: Any) -> dict[str, list[str]]:
     if not isinstance(error, dict):
         return {}
-    for part in (error.get("fields"), error.get("errors"), error):
+    for part in (error.get("fields"), error.get("errors"), error.get("ModelState"), error):
         if (
             isinstance(part, dict)
             and part

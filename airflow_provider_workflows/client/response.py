@@ -33,6 +33,16 @@ class ApiResponse:
     path: str
     scrub: Callable[[str], str] = field(default=str, repr=False, compare=False)
 
+    @property
+    def call(self) -> dict[str, Any]:
+        """The call and its status, as an :class:`ApiError` names them."""
+        return {
+            "method": self.method,
+            "path": self.path,
+            "status_code": self.status,
+            "request_id": request_id(self.headers, self.scrub),
+        }
+
     def json(self, *, exact: bool = False) -> Any:
         """
         Return the parsed body, or None if it is empty.
@@ -80,11 +90,8 @@ class ApiResponse:
         content_type = self.headers.get("Content-Type", "no content type")
         return error(
             f"{problem} ({self.scrub(content_type)})",
-            method=self.method,
-            path=self.path,
-            status_code=self.status,
-            request_id=request_id(self.headers, self.scrub),
             server_message=self.scrub(html_text(truncated(self.body)) or ""),
+            **self.call,
         )
 
 

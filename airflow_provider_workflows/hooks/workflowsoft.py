@@ -11,6 +11,7 @@ from airflow_provider_workflows.client.retry import Idempotency
 from airflow_provider_workflows.client.token_sources import ApiTokenSource, StaticToken
 from airflow_provider_workflows.client.urls import build_path
 from airflow_provider_workflows.exceptions import (
+    ApiError,
     ConfigurationError,
     InvalidRequest,
     NotFound,
@@ -266,7 +267,7 @@ class WorkflowsoftHook(WorkflowsHook):
         except PermissionDenied:
             response = self.client.get(where, headers=self._on_behalf_of(None))
         body = response.json(exact=True)
-        _reject_failure(response, body)
+        _reject_failure(response, body, UnexpectedResponse)
         return field_rules.read_fields(body)
 
     def update_fields(
@@ -278,7 +279,7 @@ class WorkflowsoftHook(WorkflowsHook):
         :param values: JSON values by field key, as ``encode`` in the rules returns them; decimals are exact.
         :param on_behalf_of: User on whose behalf to write; default: the connection's ``on_behalf_of``, else ``system``.
         :raises InvalidRequest: the server rejected the call, by the status or in the body of its response.
-        :raises OutcomeUnknown: the response was lost.
+        :raises OutcomeUnknown: the response was lost, or reports a success and a failure.
         """
         fields = {field_rules.wire_name(key): value for key, value in values.items()}
         response = self.client.call(
@@ -306,7 +307,7 @@ class WorkflowsoftHook(WorkflowsHook):
         :param on_behalf_of: User on whose behalf to complete; default: the connection's ``on_behalf_of``, else
             ``system``.
         :raises InvalidRequest: the server rejected the call, by the status or in the body of its response.
-        :raises OutcomeUnknown: the response was lost.
+        :raises OutcomeUnknown: the response was lost, or reports a success and a failure.
         """
         response = self.client.call(
             "PATCH",
@@ -403,19 +404,18 @@ class WorkflowsoftHook(WorkflowsHook):
         response = self.client.call("POST", where, idempotency=Idempotency.UNSAFE, json=body, headers=headers)
         created = _body_of(response)
         created_id = rules.id_in(created, "Id")
-        if created_id is None and created is not False:  # a bare false does not say what failed
+        failure = rules.failure_in(created)
+        # A bare false does not say what failed.
+        if failure is not None and not failure.names_id and created is not False:
             _reject_failure(response, created)
-        failed = rules.failure_in(created)
         problem = None
         if created_id is None:
             problem = f"The response does not say which {kind} was created, because it has no Id"
-        elif failed is not None:
+        elif failure is not None:
             problem = f"The response reports a failure, but also that {kind} {created_id} was created"
         if problem is not None:
-            message = "" if failed is None else response.scrub(failed)
-            raise OutcomeUnknown(
-                problem, method="POST", path=where, status_code=response.status, server_message=message
-            )
+            message = "" if failure is None else response.scrub(failure.message)
+            raise OutcomeUnknown(problem, server_message=message, **response.call)
         return rules.titled_rows([created], kind)[0]
 
     def _warned(self, rows: list[dict[str, str]], kind: str, limit: int = rules.ROW_LIMIT) -> list[dict[str, str]]:
@@ -440,16 +440,17 @@ def _body_of(response: ApiResponse) -> Any:
         return None
 
 
-def _reject_failure(response: ApiResponse, body: Any) -> None:
-    """Raise an error if the body of a response reports a failure, even with a successful status."""
-    if (message := rules.failure_in(body)) is not None:
-        raise InvalidRequest(
-            "The response reports a failure",
-            method=response.method,
-            path=response.path,
-            status_code=response.status,
-            server_message=response.scrub(message),
-        )
+def _reject_failure(response: ApiResponse, body: Any, unclear: type[ApiError] = OutcomeUnknown) -> None:
+    """
+    Raise an error if the body of a response reports a failure, even with a successful status.
+
+    :param unclear: Class of the error if the body also says that the call has succeeded.
+    """
+    failure = rules.failure_in(body)
+    if failure is None:
+        return
+    kind, also = (InvalidRequest, "") if failure.is_certain else (unclear, ", but also a success")
+    raise kind(f"The response reports a failure{also}", server_message=response.scrub(failure.message), **response.call)
 
 
 def _wire_id(text: str) -> int | str:

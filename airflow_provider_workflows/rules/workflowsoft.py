@@ -5,24 +5,32 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from reprlib import repr as short
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_provider_workflows.exceptions import ConfigurationError, UnexpectedResponse
-from airflow_provider_workflows.rules.payload import is_id
+from airflow_provider_workflows.rules.payload import error_texts, is_id
 
 ROW_LIMIT = 100  # rows of a list, as in the vendor's example; lists have no paging
 EMPTY_GUID = "00000000-0000-0000-0000-000000000000"
 UNLISTED = ", and possibly more that were not listed; give the id"  # a server's own limit is not documented
 USER_NAMES = (("full_name", "FullName"), ("email", "Email"))
-# Members of a response that report a failure in spite of a successful status.
-SUCCESS_FLAGS = ("success", "issuccess", "succeeded", "issucceeded", "ok")
+# Flags of a response that say whether the call has succeeded, in spite of its status; True for flags of a success.
+FLAGS = {
+    **dict.fromkeys(("success", "issuccess", "succeeded", "issucceeded", "ok"), True),
+    **dict.fromkeys(("failed", "isfailed", "isfailure", "haserrors", "iserror"), False),
+}
+FLAG_VALUES = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 ERROR_MEMBERS = ("error", "errors", "errormessage", "exceptionmessage", "exception")
+STATUS_MEMBERS = ("status", "statuscode")
+WRAPPERS = ("data", "result", "value")  # members that may contain the response
+CREATED_IDS = ("id", "instanceid", "processid", "processinstanceid", "taskid")
 # The server's messages are not documented, so only unambiguous ones count.
 _SUBJECT = r"(the |this )?(integration )?(task|instance|step)( #?\d[\w-]*)?"
 _OVER = r"(been )?(completed|closed|finished|done)"
+_NAMED = r"((data|description|error|errors|instance|result|step|task|title|value): )*"  # see `error_texts`
 # A text, which `re` compiles once when it is first used: that costs more than the rest of the module's import.
 ALREADY_COMPLETED = (
-    rf"{_SUBJECT} (is|was|has) (already )?{_OVER}( already)?|({_SUBJECT} )?(is |was |has )?already {_OVER}"
+    rf"{_NAMED}({_SUBJECT} (is|was|has) (already )?{_OVER}( already)?|({_SUBJECT} )?(is |was |has )?already {_OVER})"
 )
 
 
@@ -54,25 +62,49 @@ def titled_rows(body: Any, kind: str) -> list[dict[str, str]]:
     return [{"id": str(member(row, "Id")), "title": str(member(row, "Title") or "")} for row in rows]
 
 
-def failure_in(body: Any) -> str | None:
+class Failure(NamedTuple):
     """
-    Return the message of a response whose body reports a failure, or None.
+    Hold what a response with a successful status says about a failure.
+
+    :param message: The server's message.
+    :param is_certain: Whether nothing was done: nothing else in the response says that something was.
+    :param names_id: Whether the response has an id, perhaps of something that was created.
+    """
+
+    message: str
+    is_certain: bool
+    names_id: bool
+
+
+def failure_in(body: Any) -> Failure | None:
+    """
+    Return the failure that the body of a response reports, or None.
 
     The responses to write actions are not documented; a member such as ``Success: false`` or ``Error: "..."`` counts.
+    Errors beside a success, or beside an id, may be warnings about something that was done.
     """
     if body is False:
-        return "the response is false"
+        return Failure("the response is false", True, False)
     if not isinstance(body, Mapping):
         return None
-    found = {str(name).lower().replace("_", ""): value for name, value in body.items()}
-    errors = [found[name] for name in ERROR_MEMBERS if found.get(name)]
-    if not errors and all(str(found.get(name)).lower() != "false" for name in SUCCESS_FLAGS):
+    wrapped = [value for name, value in body.items() if _plain(name) in WRAPPERS]
+    parts = [part for part in (body, *wrapped) if isinstance(part, Mapping)]
+    members = [(_plain(name), value) for part in parts for name, value in part.items()]
+    said = {FLAGS[name] == FLAG_VALUES[str(value).lower()] for name, value in members if _is_flag(name, value)}
+    names_id = any(name in CREATED_IDS and is_id(value) and not _is_empty(value) for name, value in members)
+    # The status of something that exists may have any number.
+    has_error_status = not names_id and any(
+        name in STATUS_MEMBERS and type(value) is int and 400 <= value < 600 for name, value in members
+    )
+    failed = has_error_status or False in said or any(value is False for value in wrapped)
+    if not failed and not any(name in ERROR_MEMBERS and _says_something(value) for name, value in members):
         return None
-    messages = []
-    for value in (found.get("message"), *errors):
-        texts = value if isinstance(value, list) else [value]
-        messages += [str(text) for text in texts if isinstance(text, str) and text]
-    return "; ".join(messages) or "without a reason"
+    texts = error_texts({name: value for name, value in body.items() if _plain(name) not in FLAGS})
+    return Failure(
+        "; ".join(dict.fromkeys(texts)) or "without a reason",
+        is_certain=True not in said and (failed or not names_id),
+        names_id=names_id,
+    )
 
 
 class UnreadableInstances(UnexpectedResponse):
@@ -214,6 +246,23 @@ def says_already_completed(message: str) -> bool:
 
 def _is_instance(row: Any) -> bool:
     return id_in(row, "IntegrationInstanceId") is not None
+
+
+def _plain(name: Any) -> str:
+    return str(name).lower().replace("_", "")
+
+
+def _is_flag(name: str, value: Any) -> bool:
+    return name in FLAGS and str(value).lower() in FLAG_VALUES
+
+
+def _says_something(error: Any) -> bool:
+    """Return whether an error has a value that is not empty; a .NET server may return an object of empty values."""
+    if isinstance(error, Mapping):
+        return any(map(_says_something, error.values()))
+    if isinstance(error, list):
+        return any(map(_says_something, error))
+    return error is not False and not _is_empty(error)
 
 
 def _is_empty(value: Any) -> bool:

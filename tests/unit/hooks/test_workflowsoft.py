@@ -275,6 +275,31 @@ def test_a_200_with_a_reported_failure_is_not_a_success(hook, requests_mock, met
     assert requests_mock.call_count == 1
 
 
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda hook: hook.update_fields("2", {"a": 1}),
+        lambda hook: hook.complete("2"),
+        lambda hook: hook.start_process("1", on_behalf_of="11"),
+        lambda hook: hook.create_task("x", on_behalf_of="11"),
+    ],
+)
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"Success": True, "Errors": ["mail not sent"]},
+        {"Id": 0, "ProcessInstanceId": 77, "Error": "mail not sent"},
+        {"isSuccess": True, "data": {"success": False, "message": "mail not sent"}},
+    ],
+)
+def test_a_success_beside_a_failure_is_an_unknown_outcome(hook, requests_mock, act, body):
+    requests_mock.register_uri(ANY_METHOD, ANY_METHOD, json=body, headers={"X-Request-Id": "r-1"})
+
+    with pytest.raises(OutcomeUnknown, match=r"mail not sent \(request id r-1\)"):
+        act(hook)
+    assert requests_mock.call_count == 1
+
+
 def test_fields_that_only_a_participant_sees_are_read_on_behalf(hook, requests_mock):
     requests_mock.get(ANY_METHOD, [{"status_code": 403}, {"json": []}])
 

@@ -149,13 +149,52 @@ def test_a_list_of_another_format_is_an_error(body):
         ({"is_success": False, "Errors": ["A", "B"]}, "A"),
         ({"ErrorMessage": "Required"}, "Required"),
         (False, "false"),
+        ({"Success": 0, "Message": "Required"}, "Required"),
+        ({"success": "0"}, "without a reason"),
+        ({"success": "no"}, "without a reason"),
+        ({"Success": None}, None),
+        ({"isFailure": True, "reason": "Required"}, "Required"),
+        ({"isFailure": False, "HasErrors": "false"}, None),
+        ({"HasErrors": True}, "without a reason"),
+        ({"Failed": True}, "without a reason"),
+        ({"result": False}, "without a reason"),
+        ({"data": {"success": False}}, "without a reason"),
+        ({"Result": {"Success": False, "Message": "Required"}}, "Required"),
+        ({"type": "about:blank", "status": 400, "detail": "Required"}, "Required"),
+        ({"statusCode": 404}, "404"),
+        ({"Status": 200, "Message": "done"}, None),
+        ({"Id": 7, "Status": 404}, None),
+        ({"Error": {"Code": "E1", "Description": "Required"}}, "Code: E1; Description: Required"),
+        ({"Success": False, "Errors": [{"Message": "Required"}]}, "Required"),
+        ({"Success": False, "ModelState": {"Venue": ["Required"]}}, "Venue: Required"),
+        ({"Success": True, "Error": {"Code": 0, "Message": None, "Details": []}}, None),
+        ({"isSuccess": True, "isFailure": False, "error": {"code": "", "message": ""}}, None),
+        ({"error": False, "errors": 0}, None),
+        ({"error": True, "reason": "Required"}, "Required"),
     ],
 )
 def test_a_response_may_say_that_it_failed(body, message):
     found = rules.failure_in(body)
 
     assert (found is None) == (message is None)
-    assert message is None or message in found
+    assert found is None or (message in found.message and found.is_certain)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"Success": True, "Errors": ["mail not sent"]},
+        {"isFailure": False, "error": {"message": "mail not sent"}},
+        {"Success": True, "data": {"success": False, "message": "mail not sent"}},
+        {"Id": 0, "ProcessInstanceId": 77, "Error": "mail not sent"},
+        {"Error": "mail not sent", "value": {"Id": 77}},
+    ],
+)
+def test_errors_beside_a_success_or_an_id_are_not_certain(body):
+    found = rules.failure_in(body)
+
+    assert "mail not sent" in found.message
+    assert not found.is_certain
 
 
 @pytest.mark.parametrize("requested", ["Plan", "Plan "])
@@ -241,6 +280,11 @@ def test_unlisted_digits_are_an_id_only_if_there_may_be_more():
         ("The task is already completed.", True),
         ("Task already closed", True),
         ("Already been finished", True),
+        ("title: The task is already completed; status: 409", True),
+        ("Code: Task.Done; Description: Task is already completed.", True),
+        ("task: is already completed", True),
+        ("previous task: is already completed", False),
+        ("PreviousTask: is already completed", False),
         ("This integration instance has been completed", True),
         ("The step is closed", True),
         ("Required fields are empty: Venue.", False),

@@ -1159,6 +1159,49 @@ def test_an_html_page_does_not_count_as_completed(emulator, ready_id, store):
         complete(ready_id).execute({"task_state_store": store})
 
 
+CONTRADICTION = {"status": 200, "json": {"Success": True, "Errors": ["mail not sent"]}, "after": True}
+
+
+def test_a_completion_with_errors_is_not_sent_again(emulator, ready_id, store):
+    fault(emulator, "PATCH", COMPLETE, **CONTRADICTION)
+
+    for _ in range(2):
+        with pytest.raises(AirflowFailException, match="OutcomeUnknown.*mail not sent|OutcomeUnknown.*did not finish"):
+            complete(ready_id).execute({"task_state_store": store})
+    assert len(effects(emulator, "complete")) == 1
+
+
+def test_an_update_with_errors_is_reconciled_by_reading(emulator, instance_id, store):
+    fault(emulator, "POST", WRITE, **CONTRADICTION)
+
+    update(instance_id, {"Venue": "Main hall"}).execute({"task_state_store": store})
+    assert len(effects(emulator, "write_fields")) == 1
+
+
+@pytest.mark.parametrize("failed", [{"Success": 0}, {"HasErrors": True}, {"Result": {"Success": "no"}}])
+def test_a_completion_that_failed_in_any_words_is_not_done(emulator, ready_id, store, failed):
+    fault(emulator, "PATCH", COMPLETE, status=200, json=failed)
+
+    with pytest.raises(InvalidRequest):
+        complete(ready_id).execute({"task_state_store": store})
+    assert complete(ready_id).execute({"task_state_store": store})["already_completed"] is False
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (409, {"type": "about:blank", "title": "Conflict", "detail": "The task is already completed."}),
+        (409, {"title": "The task is already completed", "status": 409}),
+        (200, {"Success": False, "Error": {"Message": "Task is already completed."}}),
+        (200, {"success": False, "errors": {"task": ["Task is already completed."]}}),
+    ],
+)
+def test_already_completed_is_understood_in_every_format(emulator, ready_id, store, status, body):
+    fault(emulator, "PATCH", COMPLETE, status=status, json=body)
+
+    assert complete(ready_id).execute({"task_state_store": store})["already_completed"] is True
+
+
 def test_html_response_to_an_update_is_reconciled_by_reading(emulator, instance_id, store):
     page = {"status": 200, "headers": {"Content-Type": "text/html"}, "body": "<html>Sign in</html>"}
     fault(emulator, "POST", WRITE, **page, times=2)
