@@ -166,7 +166,7 @@ class WaitLifeCycle:
         self._is_first_poke = False
         if event is None:
             self.record_open_wait(context, trigger)
-        self._store_polls(context)
+            self._store_polls(context)
         return event
 
     def poll_on_worker(self, trigger: WaitTrigger) -> Mapping[str, Any] | None:

@@ -16,7 +16,8 @@ Instance = Mapping[str, "str | None"]  # {integration_instance_id, process_insta
 Stretch = Mapping[str, str]  # {since, until}, ISO-8601 times in UTC
 
 MAX_STRETCHES = 20
-MAX_INSTANCES = 500  # of one wait, or of consecutive polls of a watcher
+MAX_INSTANCES = 500  # of one wait, or of consecutive polls of a watcher; one response may have more
+MAX_STORE_ATTEMPTS = 7  # for what a poll has received, with delays that double from one second: about a minute in total
 LOSS_ADVICE = (
     "If Workflowsoft has removed an integration instance, no task handles it. Compare with the processes that are "
     "running in Workflowsoft; to handle one of them, pass its id to the operators by hand."
@@ -56,8 +57,13 @@ class PollJournal(NamedTuple):
         return cls(**{**stored, **known})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON primitives; 500 instances with GUIDs fit into one 64 KB value of Airflow's state store."""
-        lists = {"received": [list(ids) for ids in self.received.items()], "possibly_lost": list(self.possibly_lost)}
+        """
+        Return JSON primitives that fit into one 64 KB value of Airflow's state store.
+
+        They have the first 500 instances only, which fit with GUIDs.
+        """
+        received = [list(ids) for ids in self.received.items()][:MAX_INSTANCES]
+        lists = {"received": received, "possibly_lost": list(self.possibly_lost)}
         return {**self._asdict(), "place": dict(self.place), **lists}
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
@@ -11,12 +12,24 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_workflows import version_compat
-from airflow_provider_workflows.exceptions import NOTHING_DONE, ConfigurationError, OutcomeUnknown, ServerError
+from airflow_provider_workflows.exceptions import (
+    NOTHING_DONE,
+    ConfigurationError,
+    OutcomeUnknown,
+    ServerError,
+    WorkflowsError,
+)
 from airflow_provider_workflows.links.airflow import ApprovalsLink
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
 from airflow_provider_workflows.operators.dry_run import DryRunParameter
 from airflow_provider_workflows.rules.parameters import check_required, require_exactly_one, str_id
-from airflow_provider_workflows.rules.poll_journal import LOSS_ADVICE, MAX_INSTANCES, PollJournal, name_instances
+from airflow_provider_workflows.rules.poll_journal import (
+    LOSS_ADVICE,
+    MAX_INSTANCES,
+    MAX_STORE_ATTEMPTS,
+    PollJournal,
+    name_instances,
+)
 from airflow_provider_workflows.rules.workflowsoft import UnreadableInstances
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
 
@@ -141,7 +154,7 @@ class WorkflowsoftIntegrationSensor(DryRunParameter, WorkflowsSensor):
         rows = [{**ids, **result["place"], "possibly_lost": []} for ids in result["instances"]]
         rows[0]["possibly_lost"] = result["possibly_lost"]
         if self.journal.received and not self.journal.delivered:
-            self._persist(self.journal._replace(delivered=True))
+            self._persist_result(self.journal._replace(delivered=True))
         return rows
 
     def restore_wait(self, context: Context, event: Mapping[str, Any]) -> None:
@@ -235,11 +248,17 @@ class WorkflowsoftIntegrationSensor(DryRunParameter, WorkflowsSensor):
     def _poll(self, trigger: WorkflowsoftIntegrationWaitTrigger) -> list[dict[str, str | None]]:
         """Poll once, and record it in the journal before and after."""
         self.hook.get_api_token()  # before the poll, because a sign-in that fails is not a lost response
-        self._persist(self.journal.poll_started(trigger.place, datetime.now(timezone.utc)))
+        try:
+            self._persist(self.journal.poll_started(trigger.place, datetime.now(timezone.utc)))
+        except Exception as fault:  # of Airflow's API server
+            if not self.journal.received:
+                raise
+            # Raised as an error that ends the polling, so what was received before is delivered.
+            raise WorkflowsError(f"The start of the poll could not be stored: {fault}") from fault
         try:
             instances = trigger.poll(self.hook)
         except NOTHING_DONE:
-            self._persist(self.journal.poll_ended())
+            self._persist_result(self.journal.poll_ended())
             raise
         except UnreadableInstances as malformed:
             self._log_received(trigger, malformed.instances)
@@ -252,7 +271,7 @@ class WorkflowsoftIntegrationSensor(DryRunParameter, WorkflowsSensor):
             self._record_loss(fault, failures=trigger.failures if isinstance(fault, ServerError) else 0)
             raise
         self._log_received(trigger, instances)
-        self._persist(self.journal.poll_ended(instances))
+        self._persist_result(self.journal.poll_ended(instances))
         return instances
 
     def _log_received(self, trigger: WorkflowsoftIntegrationWaitTrigger, instances: Sequence[Instance]) -> None:
@@ -265,14 +284,37 @@ class WorkflowsoftIntegrationSensor(DryRunParameter, WorkflowsSensor):
         from airflow_provider_workflows.triggers.workflowsoft import report_loss  # likewise
 
         since, now = self.journal.polling_since, datetime.now(timezone.utc)
-        self._persist(self.journal.poll_lost(now, instances, failures))
+        self._persist_result(self.journal.poll_lost(now, instances, failures))
         report_loss(self.log, self.journal.place["step_id"], why, since, now)
 
     def _persist(self, journal: PollJournal) -> None:
-        """Store the journal at once, if there is a store."""
-        self._journal = journal
+        """Store the journal at once, if there is a store; raise if that fails."""
         if self._store is not None:
             self._store.set(JOURNAL, journal.to_dict(), retention=self._retention)
+        self._journal = journal
+
+    def _persist_result(self, journal: PollJournal) -> None:
+        """Store the journal after a poll, with retries for about a minute; if they fail, only this try has it."""
+        for attempt in range(MAX_STORE_ATTEMPTS):
+            try:
+                self._persist(journal)
+                break
+            except Exception as fault:  # of Airflow's API server
+                if attempt == MAX_STORE_ATTEMPTS - 1:
+                    self._journal = journal
+                    self.log.error(
+                        "Storing the result of a poll in the task state store failed: %s. %s. If this try delivers no "
+                        "instance of it, pass its id to the operators by hand.",
+                        *(name_instances(journal.instances), fault),
+                    )
+                    return
+                time.sleep(2.0**attempt)
+        if self._store is not None and (unstored := journal.instances[MAX_INSTANCES:]):
+            self.log.warning(
+                "The task state store has only the first %d of %d received instances, so a retry of this task would "
+                "not deliver these: %s.",
+                *(MAX_INSTANCES, len(journal.received), name_instances(unstored)),
+            )
 
     @property
     def _retention(self) -> timedelta:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_workflows.rules.poll_journal import PollJournal
+from airflow_provider_workflows.rules.poll_journal import MAX_STORE_ATTEMPTS, PollJournal
 from airflow_provider_workflows.triggers.workflowsoft import report_loss
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.version_compat import AssetStore
 
 log = logging.getLogger(__name__)
-
-MAX_STORE_ATTEMPTS = 7  # with delays that double from one second: about a minute in total
 
 
 class AssetJournal:

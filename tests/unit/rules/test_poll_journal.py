@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from airflow_provider_workflows.rules.poll_journal import MAX_STRETCHES, PollJournal
+from airflow_provider_workflows.rules.poll_journal import MAX_INSTANCES, MAX_STRETCHES, PollJournal
 
 PLACE = {"diagram_id": "1", "step_id": "101", "step": "Check event"}
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -168,3 +168,12 @@ def test_what_a_task_may_receive_fits_into_the_store(polls):
 
     assert len(polls.journal.received) == 500
     assert len(polls.stored) < 2**16
+
+
+def test_a_journal_with_too_many_instances_stores_the_first_ones():
+    journal = PollJournal().poll_ended(instances(*(f"{GUID}{number:04}" for number in range(3000))))
+
+    assert len(journal.instances) == 3000
+    stored = json.dumps(journal.to_dict())
+    assert len(stored) < 2**16
+    assert PollJournal.from_dict(json.loads(stored)).instances == journal.instances[:MAX_INSTANCES]

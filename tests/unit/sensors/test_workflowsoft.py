@@ -728,6 +728,55 @@ def test_no_death_between_two_stores_loses_a_received_instance(consuming, emulat
     assert sensor().execute(cleared(context, 1)) == rows_of(started)
 
 
+@pytest.fixture
+def failing_store(store, monkeypatch):
+    """Return a function that makes the store fail so many times once it is to store received instances."""
+    monkeypatch.setattr("airflow_provider_workflows.sensors.workflowsoft.time", SimpleNamespace(sleep=lambda _: None))
+
+    def fail(times: int) -> None:
+        put, failures = type(store).set, 0
+
+        def set_or_fail(self, key, value, **kwargs):
+            nonlocal failures
+            if failures < times and (failures or (isinstance(value, dict) and value.get("received"))):
+                failures += 1
+                raise RuntimeError("503 of Airflow's API server")
+            put(self, key, value, **kwargs)
+
+        monkeypatch.setattr(type(store), "set", set_or_fail)
+
+    return fail
+
+
+@pytest.mark.parametrize("failures", [1, 6])
+def test_receipt_is_stored_once_the_store_works_again(consuming, emulator, store, failing_store, run, way, failures):
+    started = person_starts(emulator)
+    failing_store(failures)
+
+    assert run({"task_state_store": store}, **way) == rows_of(started)
+    assert [ids[0] for ids in store["new_integrations"]["received"]] == [started["integration_instance_id"]]
+
+
+def test_instance_is_delivered_if_it_cannot_be_stored(consuming, emulator, store, failing_store, run, way, capsys):
+    started = [person_starts(emulator) for _ in range(2)][0]
+    failing_store(1000)
+
+    assert run({"task_state_store": store}, max_instances=2, **way) == rows_of(started)
+    assert delivered(emulator) == 1  # no poll without a record of its start
+    assert "Storing the result of a poll in the task state store failed" in capsys.readouterr().out
+
+
+def test_more_instances_than_the_store_takes_are_delivered(consuming, emulator, store, run, way, capsys):
+    many = [{"IntegrationInstanceId": 1000 + n, "ProcessInstanceId": n + 1} for n in range(3000)]
+    fault(emulator, status=200, json=many)
+
+    rows = run({"task_state_store": store}, **way)
+
+    assert [row["integration_instance_id"] for row in rows] == [str(row["IntegrationInstanceId"]) for row in many]
+    assert len(json.dumps(store["new_integrations"])) < 2**16
+    assert "would not deliver these: integration instance 1500 (process 501), 1501" in capsys.readouterr().out
+
+
 def test_cleared_task_logs_instances_delivered_before(consuming, emulator, store, capsys):
     first = person_starts(emulator)
     context = {"task_state_store": store}
