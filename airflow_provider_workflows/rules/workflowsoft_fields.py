@@ -124,17 +124,16 @@ class WriteComparison(NamedTuple):
 
     :param wrong: Written fields with another value, described with both values.
     :param normalized: Written fields with a value that the server has normalized, described with both values.
-    :param others: Fields that were not written but have changed, described with both values.
-    :param emptied: Keys of those that are empty now.
-    :param computed: Read-only fields that have changed, which a server may compute, described with both values.
+    :param emptied: Fields that were not written but are empty or missing now, described with both values.
+    :param changed: Fields that were not written but have another value, described with both values: a server may
+        compute it, and another user or task may have written it.
     :param is_untouched: Whether all written fields have their values from before the write.
     """
 
     wrong: list[str]
     normalized: list[str]
-    others: list[str]
     emptied: list[str]
-    computed: list[str]
+    changed: list[str]
     is_untouched: bool
 
 
@@ -383,7 +382,7 @@ def compare_write(
     was, current = ({field.key: field for field in fields} for fields in (before, after))
     wrong: list[str] = []
     accepted: list[str] = []
-    others, emptied, computed = [], [], []
+    emptied, changed = [], []
     for key, value in values.items():
         field = current.get(key)
         if field is None or not _same(field, value):
@@ -394,14 +393,9 @@ def compare_write(
         if key in values or (now is not None and _unchanged(field, now)):
             continue
         shown = _instead(now, str(field), f"before {_shown(field)}")
-        if field.is_readonly and now is not None and not now.is_empty:
-            computed.append(shown)
-            continue
-        others.append(shown)
-        if not field.is_empty and (now is None or now.is_empty):
-            emptied.append(key)
+        (emptied if now is None or now.is_empty else changed).append(shown)
     is_untouched = all(key in current and key in was and _unchanged(was[key], current[key]) for key in values)
-    return WriteComparison(wrong, accepted, others, emptied, computed, is_untouched)
+    return WriteComparison(wrong, accepted, emptied, changed, is_untouched)
 
 
 def _instead(field: Field | None, name: str, before: str) -> str:

@@ -56,9 +56,9 @@ class WorkflowsoftUpdateFieldsOperator(WorkflowsoftIntegrationOperator, WritingO
     field.
 
     The operator compares all fields: written fields with what was sent, the others with their values before, because
-    it is not documented that a write leaves them unchanged. A read-only field may change to another value, because a
-    server may compute it; the log says so. If the response to the write is lost and the fields show their old values,
-    the operator writes them once more.
+    it is not documented that a write leaves them unchanged. Another field may show another value, which a server may
+    have computed or another user written; the log says so. If the response to the write is lost and the fields show
+    their old values, the operator writes them once more.
 
     Returns ``{integration_instance_id, written: [label], unchanged: [label]}``.
 
@@ -75,7 +75,7 @@ class WorkflowsoftUpdateFieldsOperator(WorkflowsoftIntegrationOperator, WritingO
     :raises ConfigurationError: a field does not exist or is read-only; a value does not fit or is not an option.
     :raises StepMoved: the instance is already completed; never retried.
     :raises OutcomeUnknown: the response was lost and the fields do not show the values; never retried.
-    :raises UnexpectedResponse: the server accepted the values but shows others, or changed fields that were not
+    :raises UnexpectedResponse: the server accepted the values but shows others, or emptied fields that were not
         written (never retried). The error names each field with both values.
     """
 

@@ -178,7 +178,7 @@ class IntegrationStep:
         """Raise an error if fields that had a value before an earlier try wrote others are empty now."""
         by_key = {field.key: field for field in fields}
         if emptied := [str(by_key.get(key, key)) for key in filled if key not in by_key or by_key[key].is_empty]:
-            raise _changed(
+            raise _emptied(
                 f"had a value before an earlier try wrote other fields, and are empty now: {', '.join(emptied)}"
             )
 
@@ -197,7 +197,7 @@ class IntegrationStep:
 
         def shown() -> field_rules.WriteComparison | None:
             seen[:] = [self._compare(before, self._hook.get_fields(self._id), values)]
-            is_decided = not seen[0].wrong and not seen[0].others
+            is_decided = not seen[0].wrong and not seen[0].emptied
             # Writing the same values once more is harmless, and faster than waiting.
             may_repeat = isinstance(unclear, OutcomeUnknown) and not again and seen[0].is_untouched
             return seen[0] if is_decided or may_repeat else None
@@ -217,15 +217,21 @@ class IntegrationStep:
                 raise _outcome_unknown(unclear, f"the fields of instance {self._id} were written") from unclear
             if unclear is not None:
                 raise self._moved(unclear) from unclear
-        if seen[0].others:
-            raise _changed(f"were not written, but have other values than before: {'; '.join(seen[0].others)}")
+        if seen[0].emptied:
+            raise _emptied(f"were not written, but are empty or missing now: {'; '.join(seen[0].emptied)}")
         if seen[0].wrong:
             raise UnexpectedResponse(
                 f"Workflowsoft accepted the values but shows others in: {'; '.join(seen[0].wrong)}. If it only "
                 'normalizes them, set verify="normalized"'
             )
-        for difference in (*seen[0].normalized, *seen[0].computed):
+        for difference in seen[0].normalized:
             log.warning("Workflowsoft shows another value of field %s.", difference)
+        for difference in seen[0].changed:
+            log.warning(
+                "A field that was not written has another value, which Workflowsoft may have computed, or another user "
+                "or task may have written: %s.",
+                difference,
+            )
 
     def _moved(self, error: WorkflowsError) -> Exception:
         if not _says_completed(error):
@@ -357,8 +363,8 @@ def _says_completed(error: WorkflowsError) -> bool:
     return rules.says_already_completed(getattr(error, "server_message", ""))
 
 
-def _changed(what: str) -> UnexpectedResponse:
-    error = UnexpectedResponse(f"Writing changed other fields. These {what}. A write may replace all fields here")
+def _emptied(what: str) -> UnexpectedResponse:
+    error = UnexpectedResponse(f"Writing emptied other fields. These {what}. A write may replace all fields here")
     error.retryable = False  # a retry would find the values written, and succeed
     return error
 

@@ -606,17 +606,30 @@ def changed(**values: Any) -> rules.WriteComparison:
 
 def test_a_write_is_compared_in_all_fields():
     good = changed()
-    assert (good.wrong, good.others, good.computed, good.is_untouched) == ([], [], [], False)
-    assert changed(empty="").others == []
+    assert (good.wrong, good.emptied, good.changed, good.is_untouched) == ([], [], [], False)
+    blank = changed(empty="")
+    assert (blank.emptied, blank.changed) == ([], [])
 
     assert changed(written="x").is_untouched
-    assert changed(other=None).emptied == ["other"]
-    assert ("'o'" in changed(other="p").others[0], "'p'" in changed(other="p").others[0]) == (True, True)
-    assert changed(other="p").emptied == []
-    assert changed(other="gone").emptied == ["other"]
-    assert changed(empty="filled").others != []
-    assert (changed(computed=2).others, len(changed(computed=2).computed)) == ([], 1)
-    assert changed(computed=None).emptied == ["computed"]
+
+
+@pytest.mark.parametrize("values", [{"other": None}, {"other": "gone"}, {"computed": None}, {"empty": "gone"}])
+def test_only_emptied_other_fields_show_that_a_write_replaces(values):
+    found = changed(**values)
+
+    assert (len(found.emptied), found.changed) == (1, [])
+    assert next(iter(values)) in found.emptied[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "was", "now"),
+    [({"other": "p"}, "'o'", "'p'"), ({"empty": "filled"}, "None", "'filled'"), ({"computed": 2}, "1", "2")],
+)
+def test_another_value_of_another_field_is_only_described(values, was, now):
+    found = changed(**values)
+
+    assert (found.emptied, len(found.changed)) == ([], 1)
+    assert f"before {was}, now {now}" in found.changed[0]
 
 
 @pytest.mark.parametrize(

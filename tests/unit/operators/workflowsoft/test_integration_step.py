@@ -233,6 +233,20 @@ def test_a_write_that_empties_others_is_found_by_the_retry(emulator, instance_id
     assert effects(emulator, "complete") == []
 
 
+def test_a_field_that_a_person_edits_meanwhile_is_logged(emulator, instance_id, writes, store, monkeypatch, caplog):
+    send = WorkflowsoftHook.update_fields
+
+    def send_beside_a_person(hook, *args, **kwargs) -> None:
+        send(hook, *args, **kwargs)
+        name = next(field for field in hook.get_fields(instance_id) if field.label == "Event name")
+        send(hook, instance_id, {name.key: "By a person"})
+
+    monkeypatch.setattr(WorkflowsoftHook, "update_fields", send_beside_a_person)
+
+    assert writes(instance_id, {"Venue": "Main hall"}, store)["written"] == ["Venue"]
+    assert "before 'Event Test', now 'By a person'" in caplog.text
+
+
 TIDIED = {
     "trim": ("Event name", " two words ", '"two words"'),
     "crlf": ("Event name", "two\nlines", '"two\\r\\nlines"'),
