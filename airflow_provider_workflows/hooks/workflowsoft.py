@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from airflow_provider_workflows.client.error_mapping import HTML_PAGE
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.client.auth import TokenSource
     from airflow_provider_workflows.client.response import ApiResponse
 
+Row = TypeVar("Row")
 PUBLIC_URL = "https://api.workflowsoft.com"
 LOGIN_AUTH = ("basic", "bearer", "cookie")
 CONSUMED_ON_READ = "consumed_on_read"
@@ -163,7 +165,10 @@ class WorkflowsoftHook(WorkflowsHook):
         :param parameter: Name of the parameter with the diagram, for the error text.
         :raises ConfigurationError: no diagram or several diagrams match; the message lists the candidates.
         """
-        rows = self.list_process_diagrams(diagram)
+        try:
+            rows = self.list_process_diagrams(diagram)
+        except NotFound:  # a search that finds nothing; the whole list shows whether there is more to it
+            rows = []
         if not any(diagram.strip() in (row["title"].strip(), row["id"]) for row in rows):
             rows = self.list_process_diagrams()
         return dict(rules.choose(parameter, "process diagram", diagram, rows, may_lack=True))
@@ -171,7 +176,7 @@ class WorkflowsoftHook(WorkflowsHook):
     def list_integration_steps(self, diagram_id: str) -> list[dict[str, str]]:
         """List the integration steps of a process diagram: ``[{id, title}]``."""
         where = build_path("/api/v2/workflows/{}/tasks", diagram_id)
-        return rules.titled_rows(self.client.get(where, params={"integration": True}).json(), "integration step")
+        return self._titled_rows(self.client.get(where, params={"integration": True}), "integration step")
 
     def resolve_step(self, diagram: str, step: str) -> dict[str, str]:
         """
@@ -252,7 +257,7 @@ class WorkflowsoftHook(WorkflowsHook):
                 return []
             raise
         self._known_steps.add(step_id)
-        return rules.integration_instances(response.json())
+        return self._read(response, rules.integration_instances, response.json())
 
     def get_fields(self, integration_instance_id: str) -> list[field_rules.Field]:
         """
@@ -268,7 +273,7 @@ class WorkflowsoftHook(WorkflowsHook):
             response = self.client.get(where, headers=self._on_behalf_of(None))
         body = response.json(exact=True)
         _reject_failure(response, body, UnexpectedResponse)
-        return field_rules.read_fields(body)
+        return self._read(response, field_rules.read_fields, body)
 
     def update_fields(
         self, integration_instance_id: str, values: Mapping[str, Any], *, on_behalf_of: str | None = None
@@ -425,11 +430,31 @@ class WorkflowsoftHook(WorkflowsHook):
 
     def _users(self, query: str, limit: int) -> list[dict[str, str]]:
         params = {"Query": query, "entityType": "users", "limit": limit}
-        return rules.user_rows(self.client.get("/api/users/search", params=params).json())
+        response = self.client.get("/api/users/search", params=params)
+        return self._read(response, rules.user_rows, response.json())
 
     def _diagrams(self, params: Mapping[str, Any]) -> list[dict[str, str]]:
         response = self.client.get("/api/v2/workflows", params={"mode": "view", **params})
-        return rules.titled_rows(response.json(), "process diagram")
+        return self._titled_rows(response, "process diagram")
+
+    def _titled_rows(self, response: ApiResponse, kind: str) -> list[dict[str, str]]:
+        return self._read(response, partial(rules.titled_rows, kind=kind), response.json())
+
+    def _read(self, response: ApiResponse, rule: Callable[[Any], list[Row]], body: Any) -> list[Row]:
+        """Read the rows of a response with a rule; add the call to its error, and log if it leaves out some rows."""
+        try:
+            rows = rule(body)
+        except UnexpectedResponse as malformed:
+            what = response.scrub(str(malformed).rstrip("."))  # it may name members of the response
+            if isinstance(malformed, rules.UnreadableInstances):
+                raise rules.UnreadableInstances(what, malformed.instances, **response.call) from None
+            raise UnexpectedResponse(what, **response.call) from None
+        if isinstance(body, list) and len(rows) < len(body):
+            self.log.warning(
+                "%d of %d rows of the response to %s %s have no id and are left out.",
+                *(len(body) - len(rows), len(body), response.method, response.path),
+            )
+        return rows
 
 
 def _body_of(response: ApiResponse) -> Any:

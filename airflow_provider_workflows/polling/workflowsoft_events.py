@@ -81,18 +81,16 @@ class StepEventsScope(PollScope):
         self._log_others(hook)
 
     def _poll(self, hook: WorkflowsoftHook) -> Sequence[Instance]:
-        """Poll once; ignore the malformed part of a response, because its instances stay in place."""
+        """Poll once; ignore a malformed response, because its instances stay in place."""
         try:
             instances: Sequence[Instance] = self._poller.poll(hook)
         except UnreadableInstances as malformed:
             if not self._is_malformed:
                 log.warning(
-                    "Polling step %s: the response is malformed in part, polling continues with the rest. %s",
-                    self._poller.name,
-                    malformed,
+                    "Polling step %s: the response is malformed, polling continues. %s", self._poller.name, malformed
                 )
             self._is_malformed = True
-            return malformed.instances
+            return []
         self._is_malformed = False
         return instances
 

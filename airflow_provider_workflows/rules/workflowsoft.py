@@ -49,16 +49,29 @@ def id_in(row: Any, name: str) -> str | None:
     return str(member(row, name)) if has_id(row, name) and not _is_empty(member(row, name)) else None
 
 
+def rows_with_id(body: Any, name: str, expected: str) -> list[Mapping[str, Any]]:
+    """
+    Return the rows of a list that have an id; an empty response is an empty list.
+
+    :param name: Name of the id.
+    :param expected: What the response should be, for the error text.
+    :raises UnexpectedResponse: the response is not a list, or has rows, but none with an id.
+    """
+    body = [] if body is None else body
+    rows = [row for row in body if has_id(row, name)] if isinstance(body, list) else []
+    if not rows and body != []:
+        raise UnexpectedResponse(f"The response is not {expected}")
+    return rows
+
+
 def titled_rows(body: Any, kind: str) -> list[dict[str, str]]:
     """
-    Read a list of process diagrams or integration steps as ``[{id, title}]``.
+    Read a list of process diagrams or integration steps as ``[{id, title}]``, without rows that have no id.
 
     :param kind: Noun for a row, for the error text.
     :raises UnexpectedResponse: the response is not a list of objects with an id.
     """
-    rows = body if isinstance(body, list) else None
-    if rows is None or not all(has_id(row, "Id") for row in rows):
-        raise UnexpectedResponse(f"The response is not a list of objects with an Id for each {kind}")
+    rows = rows_with_id(body, "Id", f"a list of objects with an Id for each {kind}")
     return [{"id": str(member(row, "Id")), "title": str(member(row, "Title") or "")} for row in rows]
 
 
@@ -112,10 +125,11 @@ class UnreadableInstances(UnexpectedResponse):
     Raised when a poll's response is malformed, at least in part.
 
     :param instances: The instances that could be read, as :func:`integration_instances` returns them.
+    :param call: The call, as for an :class:`ApiError`.
     """
 
-    def __init__(self, what: str, instances: list[dict[str, str | None]]):
-        super().__init__(what)
+    def __init__(self, what: str, instances: list[dict[str, str | None]], **call: Any):
+        super().__init__(what, **call)
         self.instances = instances
 
 
@@ -152,13 +166,13 @@ def integration_instances(body: Any) -> list[dict[str, str | None]]:
 
 def user_rows(body: Any) -> list[dict[str, str]]:
     """
-    Read a list of users as ``[{id, full_name, email}]``.
+    Read a list of users as ``[{id, full_name, email}]``, without rows that have no id.
 
     :raises UnexpectedResponse: the response is not a list of objects with an id.
     """
-    ids = [row["id"] for row in titled_rows(body, "user")]
-    names = [{name: str(member(row, key) or "") for name, key in USER_NAMES} for row in body]
-    return [{"id": id_, **named} for id_, named in zip(ids, names, strict=True)]
+    rows = rows_with_id(body, "Id", "a list of objects with an Id for each user")
+    names = [{name: str(member(row, key) or "") for name, key in USER_NAMES} for row in rows]
+    return [{"id": str(member(row, "Id")), **named} for row, named in zip(rows, names, strict=True)]
 
 
 def choose_user(parameter: str, email: str, rows: Iterable[Mapping[str, str]]) -> str:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from airflow_provider_workflows.exceptions import ConfigurationError, UnexpectedResponse
 from airflow_provider_workflows.rules.datetimes import time_text
-from airflow_provider_workflows.rules.workflowsoft import has_id, member
+from airflow_provider_workflows.rules.workflowsoft import member, rows_with_id
 from airflow_provider_workflows.rules.workflowsoft_field_types import (
     CODECS,
     UNREADABLE,
@@ -142,12 +142,11 @@ def read_fields(body: Any) -> list[Field]:
     Read the fields of an integration instance with their typed values.
 
     A value that does not match its type makes only its own field unreadable; the message does not repeat the value.
+    Rows without a key are left out, because nothing can be written to them.
 
     :raises UnexpectedResponse: the response is not a list of fields.
     """
-    if not isinstance(body, list) or not all(has_id(row, "key") for row in body):
-        raise UnexpectedResponse("The response is not a list of fields with a key")
-    fields = [_read_field(row) for row in body]
+    fields = [_read_field(row) for row in rows_with_id(body, "key", "a list of fields with a key")]
     stripped = Counter(field.label.strip() for field in fields)
     return [
         replace(field, label=label) if (label := field.label.strip()) and stripped[label] == 1 else field

@@ -10,6 +10,7 @@ from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import NotFound, ServerError, WorkflowsError
 from airflow_provider_workflows.rules.poll_journal import LOSS_ADVICE, name_instances
 from airflow_provider_workflows.rules.wait_result import WaitResult
+from airflow_provider_workflows.rules.workflowsoft import UnreadableInstances
 from airflow_provider_workflows.triggers.base import WaitTrigger
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
         self.step_id = step_id
         self.max_instances = max_instances
         self.failures = 0  # consecutive polls with a server error (5xx)
+        self.is_malformed = False  # the last response, in part
 
     def arguments(self) -> dict[str, Any]:
         own = ("workflowsoft_conn_id", "diagram", "step", "diagram_id", "step_id", "max_instances")
@@ -119,7 +121,18 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
                 f"step_id: Workflowsoft has no integration step {self.step_id}, or nothing new there. Check the id, or "
                 "give diagram and step instead; then a 404 is read as 'nothing new'"
             ) from unknown
-        self.failures = 0
+        except UnreadableInstances as malformed:
+            if not malformed.instances or not hook.lists_until_completed:
+                raise
+            # The instances of the other rows stay in place.
+            if not self.is_malformed:
+                self.log.warning(
+                    "Polling step %s: the response is malformed in part, polling continues with the rest. %s",
+                    *(self.name, malformed),
+                )
+            self.is_malformed, self.failures = True, 0
+            return malformed.instances
+        self.is_malformed, self.failures = False, 0
         return instances
 
     def drain(

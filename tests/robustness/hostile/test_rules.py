@@ -273,6 +273,7 @@ READINGS = [
         "po", "1", "2", legacy(row(i)), {"how": "gone", "since": 0.0})),
     Reading(LEGACY, item.terminated_at, lambda i: item.terminated_at(legacy(row(i)))),
     Reading(ROWS, ws.titled_rows, lambda r: ws.titled_rows(r, "row")),
+    Reading(ROWS, ws.rows_with_id, lambda r: ws.rows_with_id(r, "Id", "a list of rows")),
     Reading(ROWS, ws.choose, lambda r: ws.choose(
         "diagram", "process diagram", "Event planning", ws.titled_rows(r, "row"))),
     Reading("WorkflowsoftHook.search_users", ws.user_rows, ws.user_rows),

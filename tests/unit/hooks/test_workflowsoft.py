@@ -354,6 +354,48 @@ def test_strict_poll_takes_no_404_without_a_body(hook, requests_mock):
     assert hook.poll_new_integrations("101", is_known=True, strict=True) == []
 
 
+@pytest.mark.parametrize("nothing", [{"status_code": 204}, {"text": "null"}, {"status_code": 404}])
+def test_search_that_finds_nothing_leads_to_the_whole_list(hook, requests_mock, nothing):
+    requests_mock.get(f"{URL}/api/v2/workflows", json=[{"Id": 7, "Title": "Plan"}])
+    requests_mock.get(f"{URL}/api/v2/workflows?searchTerm=7", **nothing)
+
+    assert hook.find_process_diagram("7") == {"id": "7", "title": "Plan"}
+
+
+@pytest.mark.parametrize("nothing", [{"status_code": 204}, {"text": "null"}])
+def test_an_empty_response_to_a_list_is_an_empty_list(hook, requests_mock, nothing):
+    requests_mock.get(ANY_METHOD, **nothing)
+
+    assert (hook.list_integration_steps("1"), hook.search_users("x"), hook.get_fields("2")) == ([], [], [])
+    assert hook.test_connection()[0]
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda hook: hook.list_process_diagrams(),
+        lambda hook: hook.list_integration_steps("1"),
+        lambda hook: hook.search_users("x"),
+        lambda hook: hook.get_fields("2"),
+        lambda hook: hook.poll_new_integrations("101"),
+    ],
+)
+def test_malformed_response_is_reported_with_its_call(hook, requests_mock, read):
+    requests_mock.get(ANY_METHOD, json={"ready-token": "?"}, headers={"X-Request-Id": "r-1"})
+
+    with pytest.raises(UnexpectedResponse, match=r": GET /api/.* returned 200 \(request id r-1\)") as error:
+        read(hook)
+    assert "ready-token" not in str(error.value)
+
+
+def test_a_row_without_an_id_is_left_out_with_a_warning(hook, requests_mock, capsys):
+    fields = [{"key": None, "label": "Heading"}, {"key": "k", "label": "Venue", "type": "String", "valueJson": '"x"'}]
+    requests_mock.get(ANY_METHOD, json=fields)
+
+    assert [field.label for field in hook.get_fields("2")] == ["Venue"]
+    assert "1 of 2 rows of the response" in capsys.readouterr().out
+
+
 START = f"{URL}/api/v2/workflows/start"
 TASKS = f"{URL}/api/v2/tasks"
 CREATIONS = [

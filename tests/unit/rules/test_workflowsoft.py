@@ -125,11 +125,22 @@ def test_an_ambiguous_name_lists_only_those_it_fits():
 
 
 @pytest.mark.parametrize(
-    "body", [None, {}, {"data": []}, ["x"], [{"Title": "no id"}], *([{"Id": id_}] for id_ in (True, 2.0, "", {}, [1]))]
+    "body", [{}, {"data": []}, ["x"], [{"Title": "no id"}], *([{"Id": id_}] for id_ in (True, 2.0, "", {}, [1]))]
 )
 def test_a_list_of_another_format_is_an_error(body):
     with pytest.raises(UnexpectedResponse, match="for each process diagram"):
         rules.titled_rows(body, "process diagram")
+
+
+@pytest.mark.parametrize("bad", [None, "x", {"Title": "draft"}, {"Id": None, "Title": "draft"}])
+def test_a_row_without_an_id_leaves_the_others(bad):
+    assert rules.titled_rows([bad, {"Id": 1, "Title": "Plan"}], "process diagram") == [{"id": "1", "title": "Plan"}]
+    user = {"id": "1", "full_name": "", "email": "olga@x"}
+    assert rules.user_rows([{"Id": 1, "Email": "olga@x"}, bad]) == [user]
+
+
+def test_an_empty_response_is_an_empty_list():
+    assert (rules.titled_rows(None, "process diagram"), rules.user_rows(None)) == ([], [])
 
 
 # --- reported failures and titles ---

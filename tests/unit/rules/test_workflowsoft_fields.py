@@ -235,10 +235,19 @@ def test_a_value_with_one_possible_reading_is_read(type_name, value_json, value)
     assert rules.plan_update([read], {"Event": rules.xcom_value(value)}).values == {}
 
 
-@pytest.mark.parametrize("body", [None, {}, [{"label": "no key"}], ["x"]])
+@pytest.mark.parametrize("body", [{}, [{"label": "no key"}], ["x"]])
 def test_fields_of_another_format_are_an_error(body):
     with pytest.raises(UnexpectedResponse, match="list of fields"):
         rules.read_fields(body)
+
+
+@pytest.mark.parametrize("bad", [None, "x", {"label": "no key"}, {"key": None, "type": "Section"}])
+def test_a_row_without_a_key_leaves_the_other_fields(bad):
+    assert [field.key for field in rules.read_fields([bad, row("String", '"x"', key="k-1")])] == ["k-1"]
+
+
+def test_a_step_without_fields_may_have_an_empty_response():
+    assert rules.read_fields(None) == []
 
 
 def test_xcom_has_json_primitives_and_repeated_labels_by_key():

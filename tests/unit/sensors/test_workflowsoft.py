@@ -1031,12 +1031,21 @@ def test_malformed_response_ends_a_drain_and_delivers_the_readable(consuming, em
     assert (len(rows[0]["possibly_lost"]), counted, polls(emulator)) == (1, ["101"], 2)
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_malformed_response_is_an_error_where_reading_is_safe(connect, emulator, store, run, way):
+def test_readable_row_beside_a_malformed_one_is_delivered(connect, emulator, run, way, capsys):
     connect("listed_until_completed")
     fault(emulator, status=200, json=MALFORMED, times=9)
 
-    with pytest.raises(WorkflowsError, match="1 of 3 rows"):
+    (row,) = run({}, **way)
+    assert row["integration_instance_id"] == str(MALFORMED[0]["IntegrationInstanceId"])
+    assert "malformed in part" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_malformed_response_is_an_error_where_reading_is_safe(connect, emulator, store, run, way):
+    connect("listed_until_completed")
+    fault(emulator, status=200, json=[{"Foo": 1}], times=9)
+
+    with pytest.raises(WorkflowsError, match="an object with Foo"):
         run({"task_state_store": store}, **way)
 
 
