@@ -273,10 +273,18 @@ class ConnectionFailed(ApiError):
 
 
 class OutcomeUnknown(ApiError):
-    """Raised when the response to a write action was lost: the action may have taken effect or not."""
+    """
+    Raised when the response to a write action was lost: the action may have taken effect or not.
+
+    :param wait: Seconds until the server accepts another call, if it stated a time.
+    """
 
     retryable = False
     advice = "It is not sent again. Check in Procore or Workflowsoft whether it took effect before you clear the task."
+
+    def __init__(self, what: str, *, wait: float | None = None, **call: Any):
+        self.wait = wait
+        super().__init__(what, **call)
 
 
 class UnexpectedResponse(ApiError):

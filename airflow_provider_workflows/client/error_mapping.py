@@ -110,7 +110,7 @@ def failure(
         )
     if status in LOST_ON_THE_WAY:
         if idempotency is Idempotency.UNSAFE:
-            return OutcomeUnknown("A gateway lost the call or its response", **call)
+            return OutcomeUnknown("A gateway lost the call or its response", wait=wait, **call)
         return RetryableFailure(ServerError("The server is not available", **call), not_before)
     if status == 401:
         return AuthenticationError("The sign-in was rejected", **call)

@@ -187,9 +187,13 @@ class WaitLifeCycle:
     def record_error(self, error: Exception) -> None:
         """Log an error that does not end the wait, and store it for the message of a timeout."""
         self._last_error = str(error) or type(error).__name__
+        self.honour_wait(error)
+        self.log.warning("Polling failed, will retry: %s", self._last_error)
+
+    def honour_wait(self, error: Exception) -> None:
+        """Do not poll before the time that the server stated with an error, if it did."""
         stated_wait = getattr(error, "wait", None) or 0.0
         self._not_before = time.monotonic() + min(stated_wait, MAX_STATED_WAIT_SECONDS)
-        self.log.warning("Polling failed, will retry: %s", self._last_error)
 
     def _ends_the_wait(self, error: WorkflowsError) -> bool:
         is_first_poke, self._is_first_poke = self._is_first_poke, False

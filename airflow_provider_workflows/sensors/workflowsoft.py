@@ -234,6 +234,7 @@ class WorkflowsoftIntegrationSensor(DryRunParameter, WorkflowsSensor):
                 self.log.info("%s", trigger.last_poll)
             except OutcomeUnknown as lost:  # logged as a suspected loss; without its advice, which is for actions
                 self._last_error = str(lost).removesuffix(lost.advice).strip()
+                self.honour_wait(lost)
                 self.log.info("The wait continues.")
             except UnreadableInstances:  # logged as a suspected loss
                 if not self.journal.received:

@@ -109,6 +109,7 @@ class IntegrationProducer(SnapshotProducer):
         self._stream = uuid4().hex
         self._returned: dict[str | None, None] = {}  # ids in the responses of this stream, the oldest first
         self._is_listing_logged = False
+        self._stated_wait = 0.0  # seconds until the next poll that the server stated with the last one
         self._server: str | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closing = False
@@ -189,7 +190,8 @@ class IntegrationProducer(SnapshotProducer):
                 new = self._not_returned_before(instances)
                 consecutive_instances += len(new)
                 if not new or consecutive_instances >= self.trigger.max_instances:
-                    consecutive_instances, delay = 0, max(self.trigger.poll_interval, hook.shortest_poll)
+                    consecutive_instances = 0
+                    delay = max(self.trigger.poll_interval, hook.shortest_poll, self._stated_wait)
                 else:
                     delay = 0.0
                 if instances:
@@ -305,6 +307,7 @@ class IntegrationProducer(SnapshotProducer):
             known, new = journal.known, journal.new(instances)
             ended = known.poll_lost(now, new) if lost else known.poll_ended(None if rejected else new)
             await journal.persist(ended)
+        self._stated_wait = _stated_wait(lost)
         if lost is not None:
             report_loss(log, self._poller.step_id, lost, started_at.isoformat(timespec="milliseconds"), now)
         if rejected is not None:
@@ -313,12 +316,16 @@ class IntegrationProducer(SnapshotProducer):
 
     def _delay_after(self, fault: Exception, delay: float) -> float:
         backoff = max(self.trigger.poll_interval, min(MAX_REJECTED_DELAY_SECONDS, 2 * delay))
-        stated = min(getattr(fault, "wait", None) or 0.0, MAX_BLOCK_SECONDS)
-        return max(backoff, stated)
+        return max(backoff, _stated_wait(fault))
 
 
 # Accounts and steps that streams in this process have claimed for destructive polls.
 _claimed: dict[tuple[tuple[str, str], str], IntegrationProducer] = {}
+
+
+def _stated_wait(fault: Exception | None) -> float:
+    """Return the seconds until the next poll that the server stated with an error, or 0."""
+    return min(getattr(fault, "wait", None) or 0.0, MAX_BLOCK_SECONDS)
 
 
 def _close(hook: WorkflowsoftHook, _: Any) -> None:

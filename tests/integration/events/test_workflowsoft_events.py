@@ -572,6 +572,20 @@ def test_a_rejected_poll_is_not_a_loss(run, emulator, connect, fault):
     assert triggerer.payloads[0][1]["possibly_lost"] == []
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_no_poll_before_the_time_that_the_server_stated(run, emulator, connect, status):
+    connect(CONSUMED)
+    emulator.control("POST", "faults", path="new-integrations", status=status, headers={"Retry-After": "60"}, times=9)
+
+    async def scenario(triggerer):
+        triggerer.watch(integration())
+        await triggerer.until(lambda: polls(emulator) == 1)
+        await asyncio.sleep(0.5)
+
+    run(scenario)
+    assert polls(emulator) == 1
+
+
 def test_readable_part_of_a_malformed_response_is_emitted(run, emulator, connect):
     connect(CONSUMED)
     response = [{"IntegrationInstanceId": 7, "ProcessInstanceId": 8}, "malformed"]

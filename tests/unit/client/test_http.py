@@ -192,9 +192,9 @@ def test_503_with_retry_after_is_handled_like_429_for_safe_calls(requests_mock, 
 def test_503_to_an_unsafe_call_is_an_unknown_outcome(requests_mock):
     sent = requests_mock.post(BASE + "/x", status_code=503, headers={"Retry-After": "3"})
 
-    with pytest.raises(OutcomeUnknown):
+    with pytest.raises(OutcomeUnknown) as unknown:
         client_to().call("POST", "/x", idempotency=Idempotency.UNSAFE)
-    assert sent.call_count == 1
+    assert (sent.call_count, unknown.value.wait) == (1, 3)
 
 
 @pytest.mark.parametrize(

@@ -1118,6 +1118,16 @@ def test_timeout_reports_a_loss_found_by_its_own_try(consuming, emulator, store,
         run({"task_state_store": store}, **way)
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_stated_wait_is_honoured_where_reading_consumes(consuming, emulator, store, status):
+    fault(emulator, status=status, headers={"Retry-After": "3000"})
+
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(deferrable=True, timeout=7200).execute({"task_state_store": store})
+    until = datetime.fromisoformat(deferred.value.trigger.serialize()[1]["until"])
+    assert until > datetime.now(timezone.utc) + timedelta(seconds=2900)
+
+
 @pytest.mark.parametrize("status", [400, 403, 429])
 def test_a_rejection_is_not_a_possible_loss(consuming, emulator, store, counted, status):
     fault(emulator, status=status, json={"Message": "no"}, headers={"Retry-After": "3600"})
