@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,6 +32,7 @@ from airflow_provider_workflows.hooks.base import (
 from airflow_provider_workflows.hooks.ids import checks_ids
 from airflow_provider_workflows.rules import workflowsoft as rules
 from airflow_provider_workflows.rules import workflowsoft_fields as field_rules
+from airflow_provider_workflows.rules.parameters import whole_number
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -202,6 +204,7 @@ class WorkflowsoftHook(WorkflowsHook):
         :param query: Name or e-mail address, or a part of it; matched by the server's rules.
         :param limit: Maximum number of users; the vendor's default is 15.
         """
+        limit = whole_number("limit", limit)
         return self._warned(self._users(query, limit), "users", limit)
 
     def find_user_id(self, user: str, *, parameter: str = "user") -> str:
@@ -286,6 +289,7 @@ class WorkflowsoftHook(WorkflowsHook):
         :raises InvalidRequest: the server rejected the call, by the status or in the body of its response.
         :raises OutcomeUnknown: the response was lost, or reports a success and a failure.
         """
+        values = field_rules.raw_fields(values, "values")
         fields = {field_rules.wire_name(key): value for key, value in values.items()}
         response = self.client.call(
             "POST",
@@ -339,7 +343,7 @@ class WorkflowsoftHook(WorkflowsHook):
         :return: ``{id, title}`` of the process.
         :raises OutcomeUnknown: the response was lost, or does not say which process was started.
         """
-        body = {"TemplateId": _wire_id(diagram_id), "Fields": dict(fields or {})}
+        body = {"TemplateId": _wire_id(diagram_id), "Fields": field_rules.raw_fields({} if fields is None else fields)}
         return self._create("/api/v2/workflows/start", body, on_behalf_of, "process")
 
     def create_task(
@@ -367,7 +371,8 @@ class WorkflowsoftHook(WorkflowsHook):
             body["Description"] = description
         if files is not None:
             body["Files"] = files
-        return self._create("/api/v2/tasks", body, on_behalf_of, "task")
+        created = self._create("/api/v2/tasks", body, on_behalf_of, "task")
+        return {**created, "title": created["title"] or title}
 
     # --- reading the connection ---
 
@@ -479,5 +484,5 @@ def _reject_failure(response: ApiResponse, body: Any, unclear: type[ApiError] = 
 
 
 def _wire_id(text: str) -> int | str:
-    """Return an id as a number, as in the vendor's samples, or unchanged if it is not a number."""
-    return int(text) if text.isdecimal() and str(int(text)) == text else text
+    """Return an id as a number, as in the vendor's samples, or unchanged if it is not a number of .NET."""
+    return int(text) if re.fullmatch("0|[1-9][0-9]{0,18}", text) else text

@@ -6,12 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import cache
+from reprlib import repr as short
 from typing import Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 
 NOT_AN_ID = r"\d+\.\d*|\d+(\.\d+)?[eE][+-]?\d+"  # as a table with gaps writes ids, for example
 MAX_SECONDS = timedelta(days=36_525).total_seconds()
+MAX_NUMBER = 10**18  # Python cannot show a number of thousands of digits
 LABELS = ("activity", "after", "diagram", "option", "role", "step")  # annotated as ids, but names are allowed
 TEXT, ID, TEXTS, IDS, ROW = "text", "id", "texts", "ids", "row"
 # Free text; "None" in one of these is an empty rendering of a template, not an intended text.
@@ -80,6 +82,16 @@ def check_seconds(name: str, value: Any, *, may_be_zero: bool = True) -> None:
         raise ConfigurationError(
             f"{name} must be seconds or a timedelta, {least} and at most 100 years; got {value!r}."
         )
+
+
+def whole_number(name: str, value: Any) -> int:
+    """Return a parameter that is a whole number of at least 1, or its text."""
+    text = value.strip() if isinstance(value, str) else ""
+    number = value if type(value) is int else int(text) if re.fullmatch("[0-9]{1,18}", text) else 0
+    if not 1 <= number < MAX_NUMBER:
+        shown = "one with too many digits" if abs(number) >= MAX_NUMBER else short(value)
+        raise ConfigurationError(f"{name} must be a whole number of at least 1; got {shown}.")
+    return number
 
 
 @cache

@@ -111,6 +111,24 @@ def as_it_is(value: Any) -> Any:
     return float(value) if Decimal(repr(float(value))) == value else value
 
 
+def alike(current: Any, desired: Any) -> bool:
+    """Return whether two JSON values are equal; unlike Python, JSON distinguishes 1 and true."""
+    if isinstance(current, Mapping) and isinstance(desired, Mapping):
+        return current.keys() == desired.keys() and all(alike(current[name], desired[name]) for name in current)
+    if isinstance(current, list) and isinstance(desired, list):
+        return len(current) == len(desired) and all(map(alike, current, desired))
+    return bool(current == desired) and isinstance(current, bool) == isinstance(desired, bool)
+
+
+def restored(current: Any, desired: Any) -> Any:
+    """Return JSON with unchanged numbers restored, because XCom stores exact numbers as text."""
+    if isinstance(current, Mapping) and isinstance(desired, Mapping):
+        return {name: restored(current.get(name), item) for name, item in desired.items()}
+    if isinstance(current, list) and isinstance(desired, list) and len(current) == len(desired):
+        return [restored(*pair) for pair in zip(current, desired, strict=True)]
+    return current if isinstance(current, Decimal) and desired == str(current) else desired
+
+
 # --- by type ---
 
 

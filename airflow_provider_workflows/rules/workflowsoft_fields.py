@@ -19,9 +19,11 @@ from airflow_provider_workflows.rules.workflowsoft import member, rows_with_id
 from airflow_provider_workflows.rules.workflowsoft_field_types import (
     CODECS,
     UNREADABLE,
+    alike,
     as_it_is,
     equal_when_normalized,
     read_value,
+    restored,
 )
 
 # Members that name an option of a field, for the API and on the page; the API's names come first.
@@ -205,7 +207,7 @@ def check_expected(fields: Iterable[Field], expected: Mapping[str, str], instanc
         raise ConfigurationError('expected_fields must be a mapping of labels to types, such as {"Venue": "String"}.')
     fields, drift = list(fields), []
     for name, kind in expected.items():
-        matching = _matching(fields, name)
+        matching = _matching(fields, name, "expected_fields")
         if len(matching) != 1:
             drift.append(f"{name!r} is {'missing' if not matching else f'the label of {len(matching)} fields'}")
         elif _type_name(matching[0].type) != _type_name(str(kind)):
@@ -240,7 +242,7 @@ def find_field(fields: Iterable[Field], name: str) -> Field:
     :raises ConfigurationError: no field has it, or several fields have the label; the message lists the candidates.
     """
     fields = list(fields)
-    matching = _matching(fields, name)
+    matching = _matching(fields, name, "fields")
     if len(matching) == 1:
         return matching[0]
     if not matching:
@@ -250,8 +252,12 @@ def find_field(fields: Iterable[Field], name: str) -> Field:
     raise ConfigurationError(f"fields: {len(matching)} fields have the label {name!r}. Use one of their keys: {keys}.")
 
 
-def _matching(fields: list[Field], name: str) -> list[Field]:
+def _matching(fields: list[Field], name: str, parameter: str) -> list[Field]:
     """Return the fields with a key, else with the exact label, else with the label ignoring blanks around it."""
+    if not isinstance(name, str):
+        raise ConfigurationError(
+            f"{parameter}: a field is named by its label or key as text; got {type(name).__name__} {short(name)}."
+        )
     return (
         [f for f in fields if f.key == name]
         or [f for f in fields if f.label == name]
@@ -337,29 +343,26 @@ def _same(field: Field, encoded: Any) -> bool:
         return f"{current:.7g}" == f"{encoded:.7g}"  # the server does not store more digits
     if field.kind == "string" and (current or None) == (encoded or None):  # "" and None both mean empty
         return True
-    return _alike(current, encoded) or _is_same_option(field, current, encoded)
+    return alike(current, encoded) or _is_same_option(field, current, encoded)
 
 
 def _is_same_option(field: Field, current: Any, encoded: Any) -> bool:
-    """Return whether both values mean the same single option, which the server may show by another of its names."""
+    """
+    Return whether both values mean the same option, which the server may show by another of its names.
+
+    Lists mean the same options in any order.
+    """
     if current is None or encoded is None:
         return False
+    if isinstance(current, list) and isinstance(encoded, list) and _options(field) is not None:
+        return _sorted_choices(field, current) == _sorted_choices(field, encoded)
     places = _choices(field, encoded)
     return len(places) == 1 and places == _choices(field, current)
 
 
-def _alike(current: Any, desired: Any) -> bool:
-    """Return whether two JSON values are equal; unlike Python, JSON distinguishes 1 and true."""
-    if isinstance(current, Mapping) and isinstance(desired, Mapping):
-        return current.keys() == desired.keys() and all(_alike(current[name], desired[name]) for name in current)
-    if isinstance(current, list) and isinstance(desired, list):
-        return len(current) == len(desired) and all(map(_alike, current, desired))
-    return bool(current == desired) and isinstance(current, bool) == isinstance(desired, bool)
-
-
 def _check_option(field: Field, encoded: Any) -> None:
     allowed = option_values(field)
-    if encoded is None or allowed is None:
+    if encoded is None or allowed is None or field.kind == "boolean":  # the page may show Yes and No for True and False
         return
     chosen = encoded if isinstance(encoded, list) else [encoded]  # of a type with several choices
     if not all(_choices(field, choice) for choice in chosen):
@@ -410,7 +413,8 @@ def _shown(field: Field) -> str:
 def _unchanged(was: Field, now: Field) -> bool:
     if was.unreadable or now.unreadable:
         return bool(was.raw == now.raw)
-    return (was.is_empty and now.is_empty) or _alike(was.value, now.value)
+    same = alike(was.value, now.value) or (isinstance(was.value, list) and _is_same_option(was, was.value, now.value))
+    return same or (was.is_empty and now.is_empty)
 
 
 def _is_normalized(field: Field, sent: Any) -> bool:
@@ -456,15 +460,16 @@ def check_rendered(fields: Mapping[str, Any], templated: Iterable[str]) -> None:
             )
 
 
-def raw_fields(fields: Any) -> dict[str, Any]:
+def raw_fields(fields: Any, parameter: str = "fields") -> dict[str, Any]:
     """
-    Return the fields of a process to start as JSON values, with unchanged names.
+    Return the fields of a process to start, or values by field key, as JSON values with unchanged names.
 
+    :param parameter: Name of the parameter with them, for the error text.
     :raises ConfigurationError: the fields are not a mapping, a name is not text, or JSON cannot represent a value
         exactly.
     """
     if not isinstance(fields, Mapping) or not all(isinstance(name, str) and name.strip() for name in fields):
-        raise ConfigurationError("fields must be a mapping of Workflowsoft's field names to values.")
+        raise ConfigurationError(f"{parameter} must be a mapping of Workflowsoft's field names to values.")
     return {name: raw_value(name, value) for name, value in fields.items()}
 
 
@@ -514,10 +519,30 @@ def _options(field: Field) -> list[list[Any]] | None:
 
 
 def _choices(field: Field, value: Any) -> list[int]:
-    """Return the indexes of the options that a value can mean."""
+    """Return the indexes of the options that a value can mean: an id, a label, or an object with them."""
+    if isinstance(value, Mapping):
+        return (
+            [place for place, option in enumerate(field.options) if _is_option(option, value)]
+            if _options(field)
+            else []
+        )
     return [
         place for place, names in enumerate(_options(field) or ()) if any(_means(field, name, value) for name in names)
     ]
+
+
+def _sorted_choices(field: Field, values: list[Any]) -> list[str]:
+    """Return what identifies each choice of a list, in one order."""
+    return sorted(str(places) if len(places := _choices(field, value)) == 1 else repr(value) for value in values)
+
+
+def _is_option(option: Any, value: Mapping[str, Any]) -> bool:
+    """Return whether an object has an option's id or label, and no other of its names differs."""
+    pairs = (
+        [(member(option, name), member(value, name)) for name in OPTION_NAMES] if isinstance(option, Mapping) else []
+    )
+    shared = [pair for pair in pairs if pair[0] is not None and pair[1] is not None]
+    return bool(shared) and all(str(name) == str(named) for name, named in shared)
 
 
 def _means(field: Field, name: Any, value: Any) -> bool:
@@ -528,12 +553,12 @@ def _means(field: Field, name: Any, value: Any) -> bool:
 
 
 def _encoded_choice(field: Field, value: Any) -> Any:
-    """Return a value as it is sent; for the text of an option of a type that is not text, the option's id."""
+    """Return a value as it is sent; for an option that its type does not accept, one of the option's names."""
     try:
         return encode(field, value)
     except ConfigurationError:
         options, places = _options(field), _choices(field, value)
-        if isinstance(value, str) and options is not None and len(places) == 1:
+        if isinstance(value, (str, Mapping)) and options is not None and len(places) == 1:
             for name in options[places[0]]:
                 with suppress(ConfigurationError):
                     return encode(field, name)
@@ -558,7 +583,7 @@ def encode(field: Field, value: Any) -> Any:
             )
         return None
     if not field.is_known:
-        return as_it_is(_restored(field.value, raw_value(field.label, value)))
+        return as_it_is(restored(field.value, raw_value(field.label, value)))
     expected, _, write = CODECS[field.kind]
     try:
         return write(value)
@@ -572,12 +597,3 @@ def _encoded_option(field: Field, value: Any) -> Any:
         return encode(field, value)
     except ConfigurationError:
         return value
-
-
-def _restored(current: Any, desired: Any) -> Any:
-    """Return JSON with unchanged numbers restored, because XCom stores exact numbers as text."""
-    if isinstance(current, Mapping) and isinstance(desired, Mapping):
-        return {name: _restored(current.get(name), item) for name, item in desired.items()}
-    if isinstance(current, list) and isinstance(desired, list) and len(current) == len(desired):
-        return [_restored(*pair) for pair in zip(current, desired, strict=True)]
-    return current if isinstance(current, Decimal) and desired == str(current) else desired

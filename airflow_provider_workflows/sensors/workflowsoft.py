@@ -22,7 +22,7 @@ from airflow_provider_workflows.exceptions import (
 from airflow_provider_workflows.links.airflow import ApprovalsLink
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
 from airflow_provider_workflows.operators.dry_run import DryRunParameter
-from airflow_provider_workflows.rules.parameters import check_required, require_exactly_one, str_id
+from airflow_provider_workflows.rules.parameters import check_required, require_exactly_one, str_id, whole_number
 from airflow_provider_workflows.rules.poll_journal import (
     LOSS_ADVICE,
     MAX_INSTANCES,
@@ -343,10 +343,7 @@ class WorkflowsoftIntegrationSensor(DryRunParameter, WorkflowsSensor):
 
     def _checked_max_instances(self) -> int:
         check_required(max_instances=self.max_instances)
-        text = str(self.max_instances).strip()
-        number = int(text) if text.isdecimal() else 0
-        if number < 1:
-            raise ConfigurationError(f"max_instances must be a whole number of at least 1; got {self.max_instances!r}.")
+        number = whole_number("max_instances", self.max_instances)
         if number > MAX_INSTANCES:
             raise ConfigurationError(
                 f"max_instances must be at most {MAX_INSTANCES}; got {number}. The sensor stores received instances in "

@@ -28,6 +28,7 @@ from airflow_provider_workflows.rules.parameters import (
     check_required,
     str_id,
     templated_names,
+    whole_number,
 )
 from airflow_provider_workflows.version_compat import task_state_store
 
@@ -329,15 +330,8 @@ class WorkflowsoftListOperator(WorkflowsoftOperator):
         if self.kind == "diagrams":
             return self.hook.list_process_diagrams(self.search)
         check_required(search=self.search)
-        return self.hook.search_users(str(self.search), limit=self._limit())
-
-    def _limit(self) -> int:
-        if self.limit is None:
-            return rules.ROW_LIMIT
-        limit = str(self.limit).strip()
-        if not limit.isdecimal() or int(limit) < 1:
-            raise ConfigurationError(f"limit must be a whole number of at least 1; got {self.limit!r}.")
-        return int(limit)
+        limit = rules.ROW_LIMIT if self.limit is None else whole_number("limit", self.limit)
+        return self.hook.search_users(str(self.search), limit=limit)
 
     def _steps(self, desired: str) -> list[dict[str, str]]:
         diagram = self.hook.find_process_diagram(desired)

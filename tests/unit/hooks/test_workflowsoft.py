@@ -487,6 +487,33 @@ def test_an_id_that_is_not_a_plain_number_is_sent_unchanged(hook, requests_mock,
     assert requests_mock.last_request.json()["TaskId"] == instance_id
 
 
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        *((lambda hook, values=v: hook.update_fields("5", values), "values") for v in (None, ["k"], {1: "x"})),
+        *((lambda hook, f=v: hook.start_process("1", on_behalf_of="11", fields=f), "fields") for v in (["a"], {1: 2})),
+        *((lambda hook, limit=v: hook.search_users("x", limit=limit), "limit") for v in (None, True, 0, "many")),
+    ],
+)
+def test_a_parameter_of_another_type_is_named_before_a_call(hook, requests_mock, call, named):
+    with pytest.raises(ConfigurationError, match=f"^{named} must be"):
+        call(hook)
+    assert requests_mock.call_count == 0
+
+
+def test_an_id_with_too_many_digits_for_a_number_is_sent_as_text(hook, requests_mock):
+    requests_mock.post(ANY_METHOD, status_code=204)
+
+    hook.update_fields("9" * 5000, {"a": 1})
+    assert requests_mock.last_request.json()["TaskId"] == "9" * 5000
+
+
+def test_a_created_task_has_the_requested_title_if_none_is_returned(hook, requests_mock):
+    requests_mock.post(f"{URL}/api/v2/tasks", json={"Id": 66})
+
+    assert hook.create_task("Look", on_behalf_of="11") == {"id": "66", "title": "Look"}
+
+
 def test_completing_sends_the_vendors_action_for_the_user_named(hook_with, requests_mock):
     hook = hook_with(extra={"on_behalf_of": 11})
     requests_mock.patch(f"{URL}/api/v2/tasks/2/action", status_code=204)

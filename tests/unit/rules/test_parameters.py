@@ -17,7 +17,13 @@ from airflow.sdk import XComArg
 
 import airflow_provider_workflows
 from airflow_provider_workflows.exceptions import ConfigurationError
-from airflow_provider_workflows.rules.parameters import boolean_parameters, check_rendered, literals, text_parameters
+from airflow_provider_workflows.rules.parameters import (
+    boolean_parameters,
+    check_rendered,
+    literals,
+    text_parameters,
+    whole_number,
+)
 
 NO_TEXT = [5001.0, True, ["a"], {"a": 1}, Decimal("1"), datetime(2026, 1, 1, tzinfo=timezone.utc), date(2026, 1, 1)]
 # Parameters that are read in their own way, for they are no text.
@@ -217,3 +223,19 @@ def test_every_parameter_with_a_boolean_default_is_checked():
 @pytest.mark.parametrize(("cls", "name"), BOOLEANS, ids=lambda part: getattr(part, "__name__", part))
 def test_no_boolean_is_templated(cls, name):
     assert name not in cls.template_fields
+
+
+def test_a_whole_number_may_be_text():
+    assert [whole_number("limit", value) for value in (1, "10", " 3 ")] == [1, 10, 3]
+
+
+@pytest.mark.parametrize("value", [0, -1, "0", True, None, 2.5, "", "many", [1], "9" * 20, 10**20])
+def test_a_number_that_cannot_be_is_rejected_by_name(value):
+    with pytest.raises(ConfigurationError, match="^limit must be a whole number of at least 1"):
+        whole_number("limit", value)
+
+
+def test_a_number_of_thousands_of_digits_is_rejected_by_name():  # Python shows none of these
+    for value in ("9" * 5000, 10**5000):
+        with pytest.raises(ConfigurationError, match="^limit must be"):
+            whole_number("limit", value)

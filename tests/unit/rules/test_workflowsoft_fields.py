@@ -561,6 +561,49 @@ def test_an_option_is_shown_by_its_other_name_after_a_write():
     assert differing([field("String", '"1"', options=options)], {"k-1": "High"}) != []
 
 
+RATINGS = [{"Id": 1, "Title": "Low"}, {"Id": 2, "Title": "High"}]
+
+
+@pytest.mark.parametrize("high", [{"Id": 2, "Title": "High"}, {"Id": 2}, {"title": "High"}, 2, "High"])
+@pytest.mark.parametrize("shown", ['{"Id": 2, "Title": "High"}', '"High"', "2"])
+def test_an_option_may_be_an_object_with_its_id_or_label(high, shown):
+    rating = field("Lookup", shown, options=RATINGS)
+
+    assert differing([rating], {"k-1": high}) == []
+    low = field("Lookup", '{"Id": 1, "Title": "Low"}', options=RATINGS)
+    assert rules.plan_update([low], {"Event": high}, allow_unknown_types=True).values == {"k-1": high}
+    assert differing([low], {"k-1": high}) != []
+
+
+@pytest.mark.parametrize("wrong", [{"Id": 3, "Title": "High"}, {"Id": 2, "Title": "Low"}, {}, {"Other": 2}])
+def test_an_object_that_is_no_option_is_rejected(wrong):
+    with pytest.raises(ConfigurationError, match="must be one of 1, 'Low', 2, 'High'"):
+        rules.plan_update([field("Lookup", "1", options=RATINGS)], {"Event": wrong}, allow_unknown_types=True)
+
+
+@pytest.mark.parametrize(("type_name", "sent"), [("Int32?", 2), ("String", "High")])
+def test_an_object_of_an_option_is_sent_as_its_type_takes_it(type_name, sent):
+    rating = field(type_name, None, options=RATINGS)
+
+    assert rules.plan_update([rating], {"Event": {"Id": 2, "Title": "High"}}).values == {"k-1": sent}
+
+
+@pytest.mark.parametrize("options", [["Yes", "No"], [{"Id": 1, "Title": "Yes"}, {"Id": 0, "Title": "No"}]])
+def test_a_boolean_is_not_compared_with_its_options(options):
+    assert rules.plan_update([field("Boolean?", None, options=options)], {"Event": True}).values == {"k-1": True}
+
+
+def test_the_options_of_a_list_have_no_order():
+    def tags(shown: str, **more: Any) -> rules.Field:
+        return field("List<String>", shown, **{"options": ["a", "b", "c"], **more})
+
+    assert differing([tags('["b", "c"]')], {"k-1": ["c", "b"]}) == []
+    assert differing([tags("[1, 2]", options=RATINGS)], {"k-1": ["High", "Low"]}) == []
+    assert differing([tags('["b", "b"]')], {"k-1": ["b", "c"]}) != []
+    assert differing([tags('["b", "c"]', options=None)], {"k-1": ["c", "b"]}) != []
+    assert rules.compare_write([tags('["a", "b"]')], [tags('["b", "a"]')], {}).changed == []
+
+
 @pytest.mark.parametrize(("type_name", "value"), [("Double?", 1.0), ("Decimal?", "1.0"), ("Decimal?", 1)])
 def test_an_option_is_a_number_and_not_its_digits(type_name, value):
     of_numbers = field(type_name, None, options=[1, 2])
@@ -815,3 +858,11 @@ def test_a_time_without_a_day_is_not_a_time(text):
 def test_only_plain_digits_are_a_number(text):
     with pytest.raises(ConfigurationError, match="must be a finite Decimal"):
         rules.encode(field("Decimal?"), text)
+
+
+@pytest.mark.parametrize("name", [1, None, True, ("Event",)])
+def test_a_name_of_a_field_that_is_not_text_is_rejected(name):
+    with pytest.raises(ConfigurationError, match=f"^fields: a field is named .* got {type(name).__name__}"):
+        rules.plan_update([field("String", '"x"')], {name: "y"})
+    with pytest.raises(ConfigurationError, match="^expected_fields: a field is named"):
+        rules.check_expected([field("String", '"x"')], {name: "String"}, "7")
