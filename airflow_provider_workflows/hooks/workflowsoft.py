@@ -14,11 +14,13 @@ from airflow_provider_workflows.client.token_sources import ApiTokenSource, Stat
 from airflow_provider_workflows.client.urls import build_path
 from airflow_provider_workflows.exceptions import (
     ApiError,
+    AuthenticationError,
     ConfigurationError,
     InvalidRequest,
     NotFound,
     OutcomeUnknown,
     PermissionDenied,
+    SignInFailed,
     UnexpectedResponse,
 )
 from airflow_provider_workflows.hooks.base import (
@@ -74,6 +76,7 @@ class WorkflowsoftHook(WorkflowsHook):
         super().__init__(workflowsoft_conn_id)
         self._resolved: dict[tuple[str, str], dict[str, str]] = {}
         self._known_steps: set[str] = set()  # ids of steps that a poll has found
+        self._reads_on_behalf = False  # whether reading fields was seen to need a user
 
     @property
     def lists_until_completed(self) -> bool:
@@ -266,14 +269,12 @@ class WorkflowsoftHook(WorkflowsHook):
         """
         Read the fields of an integration instance with their typed values.
 
-        If the token's user may not see them, the hook repeats the call on behalf of the connection's ``on_behalf_of``,
-        else ``system``.
+        If the token's user may not see them (403), the hook repeats the call on behalf of the connection's
+        ``on_behalf_of``, else ``system``; if ``on_behalf_of`` is set, also after a 400, 401 or 404. When that works, it
+        reads all fields so.
         """
         where = build_path("/api/v2/workflows/instances/tasks/{}/variables", integration_instance_id)
-        try:
-            response = self.client.get(where)
-        except PermissionDenied:
-            response = self.client.get(where, headers=self._on_behalf_of(None))
+        response = self._read_on_behalf(where) if self._reads_on_behalf else self._read_fields(where)
         body = response.json(exact=True)
         _reject_failure(response, body, UnexpectedResponse)
         return self._read(response, field_rules.read_fields, body)
@@ -408,6 +409,24 @@ class WorkflowsoftHook(WorkflowsHook):
                 f"Connection {self.conn_id!r}: extra 'on_behalf_of' must be 'system' or a user's id; got {own!r}."
             )
         return {"X-OnBehalfOf-Id": user or own}
+
+    def _read_fields(self, where: str) -> ApiResponse:
+        try:
+            return self.client.get(where)
+        except PermissionDenied:
+            return self._read_on_behalf(where)
+        except (AuthenticationError, InvalidRequest, NotFound) as rejected:
+            if isinstance(rejected, SignInFailed) or not self.extras.text("on_behalf_of"):
+                raise
+            try:
+                return self._read_on_behalf(where)
+            except ApiError:
+                raise rejected from None
+
+    def _read_on_behalf(self, where: str) -> ApiResponse:
+        response = self.client.get(where, headers=self._on_behalf_of(None))
+        self._reads_on_behalf = True
+        return response
 
     def _create(self, where: str, body: Mapping[str, Any], on_behalf_of: str, kind: str) -> dict[str, str]:
         headers = {"X-OnBehalfOf-Id": on_behalf_of}

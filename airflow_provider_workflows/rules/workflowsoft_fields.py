@@ -384,7 +384,8 @@ def compare_write(
     was, current = ({field.key: field for field in fields} for fields in (before, after))
     wrong: list[str] = []
     accepted: list[str] = []
-    emptied, changed = [], []
+    emptied: list[str] = []
+    changed: list[str] = []
     for key, value in values.items():
         field = current.get(key)
         if field is None or not _same(field, value):

@@ -39,7 +39,8 @@ class WorkflowsoftCompleteIntegrationOperator(NotRetriedWithoutStore, Workflowso
     :param expected_fields: ``{label or key: type}`` that the instance must have (templated).
     :param on_unknown_completion: What to do if it remains unknown whether it was completed: ``fail`` (default),
         ``retry`` (send it again, which may complete it twice), ``assume_done`` (templated).
-    :param confirm_timeout: Seconds, or a timedelta, for which the operator reads after a lost response; default 30.
+    :param confirm_timeout: Seconds, or a timedelta, for which the operator reads after a lost response, and while a
+        required field is empty, because a value that was just written may show late; default 30.
     :param dry_run: Only read, and return what would be sent, as ``{dry_run: True, would_send: [{method, path,
         body}], ...}`` (templated).
     :raises ConfigurationError: a required field is empty (the error names it); retries before Airflow 3.3.

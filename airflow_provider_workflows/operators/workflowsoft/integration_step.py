@@ -22,7 +22,7 @@ from airflow_provider_workflows.exceptions import (
     WorkflowsError,
 )
 from airflow_provider_workflows.operators.base import Pin
-from airflow_provider_workflows.operators.unknown_outcome import describe, poll_until_found
+from airflow_provider_workflows.operators.unknown_outcome import describe, poll_until, poll_until_found
 from airflow_provider_workflows.rules import workflowsoft as rules
 from airflow_provider_workflows.rules import workflowsoft_fields as field_rules
 
@@ -263,11 +263,14 @@ class IntegrationStep:
         fields = self.read()
         # A dry run has not sent the values that this task would have written before; plan() has checked them.
         has_unsent = self._hook.dry_run and self.decision is not None
-        if not has_unsent and (missing := field_rules.missing_required(fields)):
-            raise ConfigurationError(
-                f"Instance {self._id} cannot be completed, because required fields are empty: {', '.join(missing)}. "
-                "Nothing was sent."
-            )
+        if not has_unsent and field_rules.missing_required(fields):
+            # The read may be older than a write just before, of this task or another one.
+            fields = poll_until(self.read, _is_filled, self._confirm_timeout) or fields
+            if missing := field_rules.missing_required(fields):
+                raise ConfigurationError(
+                    f"Instance {self._id} cannot be completed, because required fields are empty: "
+                    f"{', '.join(missing)}. Fill them. The completion was not sent."
+                )
         before = {"writable": not field_rules.has_closed(fields), "listed": self._is_listed()}
         self._completion.persist({"completing": now(), "custom_action": custom_action, **before})
         done = self._send_completion(custom_action, before, on_unknown, again=again)
@@ -361,6 +364,10 @@ class IntegrationStep:
 
 def _says_completed(error: WorkflowsError) -> bool:
     return rules.says_already_completed(getattr(error, "server_message", ""))
+
+
+def _is_filled(fields: list[field_rules.Field]) -> bool:
+    return not field_rules.missing_required(fields)
 
 
 def _emptied(what: str) -> UnexpectedResponse:

@@ -307,6 +307,24 @@ def test_fields_that_only_a_participant_sees_are_read_on_behalf(hook, requests_m
     assert [r.headers.get("X-OnBehalfOf-Id") for r in requests_mock.request_history] == [None, "system"]
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+def test_reading_that_needs_the_connections_user_is_remembered(hook_with, requests_mock, status):
+    hook = hook_with(extra={"on_behalf_of": "12"})
+    requests_mock.get(ANY_METHOD, [{"status_code": status}, {"json": []}])
+
+    assert (hook.get_fields("2"), hook.get_fields("3")) == ([], [])
+    assert [r.headers.get("X-OnBehalfOf-Id") for r in requests_mock.request_history] == [None, "12", "12"]
+
+
+@pytest.mark.parametrize("extra", [{}, {"on_behalf_of": "12"}])
+def test_rejection_that_is_not_about_the_user_stays_the_error(hook_with, requests_mock, extra):
+    requests_mock.get(ANY_METHOD, [{"status_code": 404}, {"status_code": 403}])
+
+    with pytest.raises(NotFound):
+        hook_with(extra=extra).get_fields("2")
+    assert requests_mock.call_count == 1 + len(extra)
+
+
 def test_404_for_a_known_step_means_nothing_new(hook, requests_mock):
     found = {"json": {"IntegrationInstanceId": 2}}
     requests_mock.get(POLL, [found, {"status_code": 404}, {"status_code": 404}])

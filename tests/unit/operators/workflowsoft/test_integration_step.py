@@ -782,6 +782,16 @@ def test_a_retry_of_a_completion_that_succeeded_sends_nothing(emulator, ready_id
     assert sent(emulator, "PATCH") == 1
 
 
+def test_a_required_value_that_shows_late_does_not_stop_a_completion(emulator, instance_id, store, monkeypatch):
+    late = WorkflowsoftHook().get_fields(instance_id)
+    update(instance_id, {"Venue": "Main hall"}).execute({})
+    read, shown = WorkflowsoftHook.get_fields, [late, late]
+    monkeypatch.setattr(WorkflowsoftHook, "get_fields", lambda *args: shown.pop() if shown else read(*args))
+
+    complete(instance_id, confirm_timeout=10.0).execute({"task_state_store": store})
+    assert len(effects(emulator, "complete")) == 1
+
+
 def test_empty_required_fields_are_named_before_sending(emulator, instance_id, store):
     with pytest.raises(ConfigurationError, match="required fields are empty: Venue"):
         complete(instance_id).execute({"task_state_store": store})
