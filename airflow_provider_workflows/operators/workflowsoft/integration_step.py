@@ -154,7 +154,7 @@ class IntegrationStep:
         """
         values = field_rules.read_stored_values(decision["values"])
         if self._earlier_decision:
-            self._reject_emptied(fields, decision["filled"])
+            fields = self._reject_emptied(fields, decision["filled"])
         missing = field_rules.plan_update(fields, values, allow_unknown_types=True).values
         if missing:
             self._send(fields, missing)
@@ -174,13 +174,20 @@ class IntegrationStep:
     ) -> field_rules.WriteComparison:
         return field_rules.compare_write(before, after, values, normalized=self._verify == "normalized")
 
-    def _reject_emptied(self, fields: list[field_rules.Field], filled: list[str]) -> None:
-        """Raise an error if fields that had a value before an earlier try wrote others are empty now."""
-        by_key = {field.key: field for field in fields}
-        if emptied := [str(by_key.get(key, key)) for key in filled if key not in by_key or by_key[key].is_empty]:
+    def _reject_emptied(self, fields: list[field_rules.Field], filled: list[str]) -> list[field_rules.Field]:
+        """Raise an error if fields that had a value before an earlier try wrote others stay empty; else return all."""
+
+        def emptied(shown: list[field_rules.Field]) -> list[str]:
+            by_key = {field.key: field for field in shown}
+            return [str(by_key.get(key, key)) for key in filled if key not in by_key or by_key[key].is_empty]
+
+        if emptied(fields):  # or the read is older than a write before
+            fields = poll_until(self.read, lambda shown: not emptied(shown), self._confirm_timeout) or fields
+        if names := emptied(fields):
             raise _emptied(
-                f"had a value before an earlier try wrote other fields, and are empty now: {', '.join(emptied)}"
+                f"had a value before an earlier try wrote other fields, and are empty now: {', '.join(names)}"
             )
+        return fields
 
     def _send(self, before: list[field_rules.Field], values: Mapping[str, Any], *, again: bool = False) -> None:
         unclear: OutcomeUnknown | ServerError | None = None

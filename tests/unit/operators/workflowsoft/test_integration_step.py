@@ -1183,6 +1183,19 @@ def test_an_html_page_does_not_count_as_completed(emulator, ready_id, store):
         complete(ready_id).execute({"task_state_store": store})
 
 
+def test_an_old_read_of_a_retry_blames_no_write(emulator, instance_id, store, dies, monkeypatch):
+    old = WorkflowsoftHook().get_fields(instance_id)
+    update(instance_id, {"Venue": "Main hall"}).execute({})
+    dies(WorkflowsoftHook, "update_fields", "after")
+    with pytest.raises(Killed):
+        update(instance_id, {"Event name": "Party"}).execute({"task_state_store": store})
+    read, shown = WorkflowsoftHook.get_fields, [old]
+    monkeypatch.setattr(WorkflowsoftHook, "get_fields", lambda *args: shown.pop() if shown else read(*args))
+
+    update(instance_id, {"Event name": "Party"}, confirm_timeout=10.0).execute({"task_state_store": store})
+    assert len(effects(emulator, "write_fields")) == 2
+
+
 CONTRADICTION = {"status": 200, "json": {"Success": True, "Errors": ["mail not sent"]}, "after": True}
 
 
