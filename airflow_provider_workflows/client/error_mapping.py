@@ -16,6 +16,7 @@ from airflow_provider_workflows import json_text
 from airflow_provider_workflows.client.rate_limit_headers import moment, stated_wait
 from airflow_provider_workflows.client.retry import Idempotency, RetryableFailure
 from airflow_provider_workflows.client.transport import causes_of, nothing_was_sent
+from airflow_provider_workflows.error_texts import error_texts
 from airflow_provider_workflows.exceptions import (
     ApiError,
     AuthenticationError,
@@ -28,7 +29,6 @@ from airflow_provider_workflows.exceptions import (
     ServerError,
     UnexpectedResponse,
 )
-from airflow_provider_workflows.rules.payload import error_texts
 
 MAX_ERROR_BYTES = 2**20  # of a body that are searched for an error message
 MAX_PAGE_BYTES = 2**16  # of an HTML page that are searched for a sign-in form

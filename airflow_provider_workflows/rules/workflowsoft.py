@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from reprlib import repr as short
 from typing import Any, NamedTuple
 
+from airflow_provider_workflows.error_texts import error_texts
 from airflow_provider_workflows.exceptions import ConfigurationError, UnexpectedResponse
-from airflow_provider_workflows.rules.payload import error_texts, is_id
+from airflow_provider_workflows.rules.payload import is_id
 
 ROW_LIMIT = 100  # rows of a list, as in the vendor's example; lists have no paging
 EMPTY_GUID = "00000000-0000-0000-0000-000000000000"
