@@ -278,7 +278,11 @@ class IntegrationStep:
                     f"Instance {self._id} cannot be completed, because required fields are empty: "
                     f"{', '.join(missing)}. Fill them. The completion was not sent."
                 )
-        before = {"writable": not field_rules.has_closed(fields), "listed": self._is_listed()}
+        before = {
+            "writable": not field_rules.has_closed(fields),
+            "fields": len(fields),
+            "listed": self._is_listed(),
+        }
         self._completion.persist({"completing": now(), "custom_action": custom_action, **before})
         done = self._send_completion(custom_action, before, on_unknown, again=again)
         if done:
@@ -346,7 +350,8 @@ class IntegrationStep:
             return "it can no longer be read" if missing.is_documented else None  # a gateway may have returned it
         except (InvalidRequest, ServerError) as error:
             return error.server_message if _says_completed(error) else None
-        if before["writable"] and field_rules.has_closed(fields):
+        is_whole = len(fields) >= before.get("fields", 0)  # otherwise a row that is left out may be writable
+        if before["writable"] and is_whole and field_rules.has_closed(fields):
             return "its fields can no longer be written"
         if before["listed"] and not self._poll():
             return "its step has no open instance"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import random
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -955,6 +956,20 @@ def test_404_of_a_gateway_is_not_evidence(emulator, row, store, monkeypatch, bod
     with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
         complete(row).execute({"task_state_store": store})
     assert effects(emulator, "complete") == []
+
+
+def test_fields_of_which_some_cannot_be_read_are_not_evidence(emulator, ready_id, store, monkeypatch):
+    read = WorkflowsoftHook.get_fields
+
+    def one_of_them(hook, *args):
+        fields = read(hook, *args)
+        return [replace(fields[0], is_readonly=True)] if sent(emulator, "PATCH") else fields
+
+    monkeypatch.setattr(WorkflowsoftHook, "get_fields", one_of_them)
+    fault(emulator, "PATCH", COMPLETE, reset="before")
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
+        complete(ready_id).execute({"task_state_store": store})
 
 
 def test_a_step_with_another_open_instance_is_not_evidence(emulator, row, store):
