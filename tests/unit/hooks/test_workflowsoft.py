@@ -526,7 +526,7 @@ def test_an_id_with_too_many_digits_for_a_number_is_sent_as_text(hook, requests_
     assert requests_mock.last_request.json()["TaskId"] == "9" * 5000
 
 
-def test_a_created_task_has_the_requested_title_if_none_is_returned(hook, requests_mock):
+def test_a_created_task_has_the_requested_title_if_none_returns(hook, requests_mock):
     requests_mock.post(f"{URL}/api/v2/tasks", json={"Id": 66})
 
     assert hook.create_task("Look", on_behalf_of="11") == {"id": "66", "title": "Look"}

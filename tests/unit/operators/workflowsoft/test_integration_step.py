@@ -783,7 +783,7 @@ def test_a_retry_of_a_completion_that_succeeded_sends_nothing(emulator, ready_id
     assert sent(emulator, "PATCH") == 1
 
 
-def test_a_required_value_that_shows_late_does_not_stop_a_completion(emulator, instance_id, store, monkeypatch):
+def test_a_required_value_that_shows_late_stops_no_completion(emulator, instance_id, store, monkeypatch):
     late = WorkflowsoftHook().get_fields(instance_id)
     update(instance_id, {"Venue": "Main hall"}).execute({})
     read, shown = WorkflowsoftHook.get_fields, [late, late]
