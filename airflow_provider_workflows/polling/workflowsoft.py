@@ -11,7 +11,7 @@ from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_workflows.exceptions import WorkflowsError
+from airflow_provider_workflows.exceptions import ConnectionFailed, WorkflowsError
 from airflow_provider_workflows.polling import poll as polls
 from airflow_provider_workflows.polling.list_poll import MOVED
 from airflow_provider_workflows.polling.poll import PollScope
@@ -43,6 +43,7 @@ class IntegrationStepScope(PollScope):
     def __init__(self, wait: Any):
         super().__init__(wait.workflowsoft_conn_id)
         self._wait = wait
+        self._is_by_id = wait.step_id is not None
         self._key = (*wait.connection, wait.step_id or (wait.diagram, wait.step))
 
     @property
@@ -65,17 +66,26 @@ class IntegrationStepScope(PollScope):
         if not await reader.call(lambda hook: hook.lists_until_completed):
             reader.deliver_all((wait, DestructivePoll()) for wait in subscribers)
             return
+        server = await reader.call(lambda hook: hook.server)
+        if self._is_by_id:
+            moved = [wait for wait in subscribers if not wait.is_located_on(server)]
+            for wait in moved:  # the connection has another server, so it looks its step up by the titles again
+                wait.forget_step()
+                reader.deliver(wait, MOVED)
+            subscribers = [wait for wait in subscribers if wait not in moved]
+            if not subscribers:
+                return
         # Preferably one whose step was looked up: it reads a 404 as "nothing new".
         leader = next((wait for wait in subscribers if wait.diagram_id is not None), subscribers[0])
         await reader.call(leader.locate)
-        for wait in subscribers:
-            wait.diagram_id, wait.step_id, wait.step = leader.diagram_id, leader.step_id, leader.step
-        if leader.scope().key != self.key:  # now that the id is known, all join the scope of that id
+        if not self._is_by_id:  # now that the id is known, all join the scope of that id
+            for wait in subscribers:
+                vars(wait).update(leader.found)
             reader.deliver_all((wait, MOVED) for wait in subscribers)
             return
         leases = _leases.setdefault(await reader.call(lambda hook: hook.client.base_url), Leases())
         needed = leases.rows_needed(leader.step_id, [_step_wait(wait) for wait in subscribers]) or 1
-        responses = await reader.call(partial(_drain, leader, needed))
+        responses = await reader.call(partial(_drain, leader, needed, server))
         waits = [wait for wait in subscribers if reader.has(wait)]
         assigned = leases.assign(leader.step_id, responses, [_step_wait(wait) for wait in waits])
         for wait, rows in zip(waits, assigned, strict=True):
@@ -87,8 +97,10 @@ class IntegrationStepScope(PollScope):
             reader.deliver(wait, outcome)
 
 
-def _drain(wait: Any, needed: int, hook: WorkflowsoftHook) -> list[list[Instance]]:
+def _drain(wait: Any, needed: int, server: str, hook: WorkflowsoftHook) -> list[list[Instance]]:
     """Poll until enough instances were received, and return the rows of each response."""
+    if hook.server != server or not hook.lists_until_completed:
+        raise ConnectionFailed("The Airflow connection was changed before the request was sent")
     responses: list[list[Instance]] = []
 
     def poll() -> list[Instance]:

@@ -37,8 +37,6 @@ class StepEventsScope(PollScope):
         super().__init__(poller.workflowsoft_conn_id)
         self._poller = poller
         self._key = ("workflowsoft", "events", self.conn_id, poller.diagram, poller.step, poller.step_id)
-        self._named = poller.place  # as the watcher names the step
-        self._server = ""
         self._read_at = float("-inf")
         self._is_malformed = False
         self._logged_others: set[str] = set()
@@ -56,29 +54,27 @@ class StepEventsScope(PollScope):
         return "workflowsoft"
 
     async def read(self, reader: Reader, subscribers: Sequence[Any]) -> None:
-        if not await reader.call(lambda hook: hook.lists_until_completed):
-            reader.deliver_all((subscriber, CONSUMED_ON_READ) for subscriber in subscribers)
-            return
-        if time.monotonic() - self._read_at < await reader.call(lambda hook: hook.shortest_poll):
-            return
-        await reader.call(self._prepare)
-        self._read_at = time.monotonic()
-        found = await reader.call(lambda hook: self._poller.drain(partial(self._poll, hook)))
-        place = {**self._poller.place, "server": self._server}
-        reader.deliver_all((subscriber, (place, found)) for subscriber in subscribers)
+        outcome = await reader.call(self._read)
+        if outcome is not None:
+            reader.deliver_all((subscriber, outcome) for subscriber in subscribers)
 
     def close(self) -> None:
         with _watching:
             for scopes in _watched.values():
                 scopes.discard(self)
 
-    def _prepare(self, hook: WorkflowsoftHook) -> None:
+    def _read(self, hook: WorkflowsoftHook) -> Any:
+        """Poll in one call, because between two calls the connection can be changed; return None if it is too soon."""
+        if not hook.lists_until_completed:
+            return CONSUMED_ON_READ
+        if time.monotonic() - self._read_at < hook.shortest_poll:
+            return None
         hook.check_may_consume()
-        if hook.server != self._server:  # which has other steps
-            self._server = hook.server
-            vars(self._poller).update(self._named)
         self._poller.locate(hook)
         self._log_others(hook)
+        self._read_at = time.monotonic()
+        found = self._poller.drain(partial(self._poll, hook))
+        return {**self._poller.place, "server": hook.server}, found
 
     def _poll(self, hook: WorkflowsoftHook) -> Sequence[Instance]:
         """Poll once; ignore a malformed response, because its instances stay in place."""

@@ -115,7 +115,7 @@ class WorkflowsoftIntegrationSensor(DryRunParameter, WorkflowsSensor):
         self._store: StateStore | None = None  # of the journal; None before Airflow 3.3
         self._journal_of_event: Mapping[str, Any] | None = None
         self._is_resumed = False
-        self._place: Mapping[str, str | None] | None = None
+        self._found: Mapping[str, str | None] | None = None  # the step that was looked up, and its server
 
     @cached_property
     def hook(self) -> WorkflowsoftHook:
@@ -132,11 +132,11 @@ class WorkflowsoftIntegrationSensor(DryRunParameter, WorkflowsSensor):
         max_instances = self._checked_max_instances()
         self.start_dry_run()
         self.hook.check_may_consume()
-        place = self._place or {"step": str_id(self.step), "step_id": str_id(self.step_id)}
         return WorkflowsoftIntegrationWaitTrigger(
             workflowsoft_conn_id=self.workflowsoft_conn_id,
             diagram=str_id(self.diagram),
-            **place,
+            step=str_id(self.step),
+            **(self._found or {"step_id": str_id(self.step_id)}),
             max_instances=max_instances,
             poll_interval=self._checked_interval(),
             deadline=self.deadline,
@@ -160,7 +160,7 @@ class WorkflowsoftIntegrationSensor(DryRunParameter, WorkflowsSensor):
     def restore_wait(self, context: Context, event: Mapping[str, Any]) -> None:
         super().restore_wait(context, event)
         self._is_resumed = True
-        self._place, self._journal_of_event = event.get("place"), event.get("journal")
+        self._found, self._journal_of_event = event.get("found"), event.get("journal")
 
     def wake_up_event(self) -> dict[str, Any]:
         # The event carries the journal if there is no store for it.
@@ -168,13 +168,13 @@ class WorkflowsoftIntegrationSensor(DryRunParameter, WorkflowsSensor):
             journal = self._journal_of_event
         else:
             journal = self._journal.to_dict() if self._store is None else None
-        return {**super().wake_up_event(), "place": self._place, "journal": journal}
+        return {**super().wake_up_event(), "found": self._found, "journal": journal}
 
     def deferred_trigger(self, trigger: WaitTrigger) -> BaseTrigger:
         from airflow_provider_workflows.triggers.workflowsoft import WorkflowsoftIntegrationWaitTrigger  # likewise
 
         assert isinstance(trigger, WorkflowsoftIntegrationWaitTrigger)
-        self._place = None if trigger.step_id is None else trigger.place
+        self._found = trigger.found
         return trigger if self.hook.lists_until_completed else self.wake_up()
 
     def prepare_poke(self, context: Context) -> None:

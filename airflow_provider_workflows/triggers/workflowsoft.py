@@ -32,8 +32,10 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
     :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft``.
     :param diagram: Title or id of the process diagram, or None if ``step_id`` is given.
     :param step: Title or id of the integration step, or None.
-    :param diagram_id: The diagram's id when it is known.
     :param step_id: The step's id when it is known.
+    :param diagram_id: The diagram's id if the step was looked up by its titles.
+    :param title: The step's title, likewise.
+    :param server: The server on which it was looked up: another one has other steps with the same ids.
     :param max_instances: Number of instances to take; None for one.
     :param poll_interval: Seconds between two polls.
     :param deadline: Wall-clock end of the wait as an ISO-8601 time, or None.
@@ -45,8 +47,10 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
         workflowsoft_conn_id: str,
         diagram: str | None,
         step: str | None,
-        diagram_id: str | None = None,
         step_id: str | None = None,
+        diagram_id: str | None = None,
+        title: str | None = None,
+        server: str | None = None,
         max_instances: int | None = None,
         **kwargs: Any,
     ):
@@ -54,24 +58,33 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
         self.workflowsoft_conn_id = workflowsoft_conn_id
         self.diagram = diagram
         self.step = step
-        self.diagram_id = diagram_id
         self.step_id = step_id
+        self.diagram_id = diagram_id
+        self.title = title
+        self.server = server
         self.max_instances = max_instances
         self.failures = 0  # consecutive polls with a server error (5xx)
         self.is_malformed = False  # the last response, in part
 
     def arguments(self) -> dict[str, Any]:
-        own = ("workflowsoft_conn_id", "diagram", "step", "diagram_id", "step_id", "max_instances")
-        return {name: getattr(self, name) for name in own}
+        own = ("workflowsoft_conn_id", "diagram", "step", "step_id", "max_instances")
+        return {**{name: getattr(self, name) for name in own}, **(self.found or {})}
 
     @property
     def place(self) -> dict[str, str | None]:
         """The step: ``{diagram_id, step_id, step}``."""
-        return {"diagram_id": self.diagram_id, "step_id": self.step_id, "step": self.step}
+        return {"diagram_id": self.diagram_id, "step_id": self.step_id, "step": self.title}
+
+    @property
+    def found(self) -> dict[str, str | None] | None:
+        """What :meth:`locate` has looked up, as arguments of another trigger; None if it has looked up nothing."""
+        names = ("step_id", "diagram_id", "title", "server")
+        return None if self.server is None else {name: getattr(self, name) for name in names}
 
     @property
     def name(self) -> str:
-        return f"{self.step!r} ({self.step_id})" if self.step else str(self.step_id)
+        title = self.title or self.step
+        return f"{title!r} ({self.step_id})" if title else str(self.step_id)
 
     @property
     def desired(self) -> int:
@@ -92,10 +105,21 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
         return IntegrationStepScope(self)
 
     def locate(self, hook: WorkflowsoftHook) -> None:
-        """Look up the step's id by the titles unless it is known."""
-        if self.step_id is None:
-            found = hook.resolve_step(str(self.diagram), str(self.step))
-            self.diagram_id, self.step_id, self.step = found["diagram_id"], found["step_id"], found["step"]
+        """Look up the step's id by the titles unless it is known on the connection's server."""
+        if self.is_located_on(hook.server):
+            return
+        self.forget_step()
+        found = hook.resolve_step(str(self.diagram), str(self.step))
+        self.diagram_id, self.step_id, self.title = found["diagram_id"], found["step_id"], found["step"]
+        self.server = hook.server
+
+    def is_located_on(self, server: str) -> bool:
+        """Return whether the step's id is known on a server; an id that the DAG author gave is valid on each."""
+        return self.diagram is None or (self.step_id is not None and self.server == server)
+
+    def forget_step(self) -> None:
+        """Forget the step that was looked up by its titles."""
+        self.step_id = self.diagram_id = self.title = self.server = None
 
     def poll(self, hook: WorkflowsoftHook) -> list[dict[str, str | None]]:
         """
@@ -167,8 +191,7 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
 
     def poke_event(self) -> dict[str, Any]:
         """Return the event that makes the sensor poll on a worker again, with all state that it needs then."""
-        place = None if self.step_id is None else self.place
-        return {"status": "poke", "deadline": self.deadline, "place": place, "last_poll": self.standing}
+        return {"status": "poke", "deadline": self.deadline, "found": self.found, "last_poll": self.standing}
 
     async def _wait(self) -> dict[str, Any]:
         from airflow_provider_workflows.polling.workflowsoft import DestructivePoll

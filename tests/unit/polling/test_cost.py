@@ -536,10 +536,19 @@ def test_missing_legacy_instance_ends_only_its_own_wait(emulator, waiting):
 # --- Workflowsoft ---
 
 
-def step_wait(**more):
+def step_wait(emulator, **more):
     usual = {"workflowsoft_conn_id": "workflowsoft_default", "diagram": "Event planning", "step": "Check event"}
-    known = {"diagram_id": "1", "step_id": "101", "poll_interval": INTERVAL, "deadline": None}
-    return WorkflowsoftIntegrationWaitTrigger(**{**usual, **known, **more})
+    found = {"diagram_id": "1", "step_id": "101", "title": "Check event", "server": emulator.url.partition("://")[2]}
+    timing = {"poll_interval": INTERVAL, "deadline": None}
+    return WorkflowsoftIntegrationWaitTrigger(**{**usual, **found, **timing, **more})
+
+
+def wait_by_titles(emulator):
+    return step_wait(emulator, diagram_id=None, step_id=None, title=None, server=None)
+
+
+def wait_by_id(emulator, step_id="101"):
+    return step_wait(emulator, diagram=None, step=None, diagram_id=None, step_id=step_id, title=None, server=None)
 
 
 @pytest.fixture
@@ -550,7 +559,7 @@ def listed_until_completed(emulator, reading_leaves_instances):
 @pytest.mark.usefixtures("listed_until_completed")
 def test_waits_on_one_step_share_polls_and_get_one_instance_each(emulator, waiting):
     async def scenario(waits):
-        waits.start(*(step_wait() for _ in range(40)))
+        waits.start(*(step_wait(emulator) for _ in range(40)))
         calm = [await waits.poll() for _ in range(2)]
         for _ in range(3):
             emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
@@ -571,7 +580,7 @@ def test_only_a_retry_of_the_task_gets_its_instance(emulator, waiting):
     from types import SimpleNamespace
 
     def of_task(task_id, try_number=1):
-        trigger = step_wait()
+        trigger = step_wait(emulator)
         ids = {"dag_id": "d", "run_id": "r", "task_id": task_id, "map_index": -1, "try_number": try_number}
         trigger.task_instance = SimpleNamespace(**ids)
         return trigger
@@ -595,7 +604,7 @@ def test_only_a_retry_of_the_task_gets_its_instance(emulator, waiting):
 @pytest.mark.parametrize("titles_first", [True, False])
 def test_an_instance_goes_to_one_wait_by_id_or_by_titles(emulator, waiting, titles_first):
     async def scenario(waits):
-        by_titles, by_id = step_wait(diagram_id=None, step_id=None), step_wait(diagram=None, step=None, diagram_id=None)
+        by_titles, by_id = wait_by_titles(emulator), wait_by_id(emulator)
         waits.start(*((by_titles, by_id) if titles_first else (by_id, by_titles)))
         await waits.poll()
         await waits.poll()
@@ -605,6 +614,23 @@ def test_an_instance_goes_to_one_wait_by_id_or_by_titles(emulator, waiting, titl
         return waits.statuses()
 
     assert sorted(waiting(scenario), key=str) == [None, "done"]
+
+
+@pytest.mark.usefixtures("listed_until_completed")
+def test_wait_looks_its_step_up_again_on_another_server(emulator, waiting):
+    async def scenario(waits):
+        moved = step_wait(emulator, step_id="102", title="Check budget", server="elsewhere.example")
+        waits.start(moved, wait_by_id(emulator, "102"))
+        await waits.poll()
+        emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
+        for _ in range(3):
+            await waits.poll()
+        return waits.statuses(), waits.results()
+
+    statuses, results = waiting(scenario)
+
+    assert statuses == ["done", None]
+    assert results[0]["place"] == {"diagram_id": "1", "step_id": "101", "step": "Check event"}
 
 
 # --- waits that are polled singly ---

@@ -84,8 +84,9 @@ def counted(monkeypatch) -> list[str | None]:
 def connect(emulator, set_connection):
     """Return a function that sets a connection and the emulator to one way of reading."""
 
-    def set_both(mode: str, **extra) -> None:
+    def set_both(mode: str, host: str | None = None, **extra) -> None:
         connection = emulator.connection("workflowsoft")
+        connection["host"] = host or connection["host"]
         connection["extra"] |= {"new_integrations": mode, **extra}
         set_connection("workflowsoft_default", connection)
         emulator.control("PATCH", "flags", new_integrations=mode)
@@ -329,6 +330,25 @@ def test_sensor_sent_back_by_a_connection_change_continues(connect, emulator, ru
     starts()
 
     assert resume(lambda: sensor(deferrable=True), again.value, {}) == [result_of(started[0])]
+
+
+def test_step_is_looked_up_again_on_another_server(connect, emulator, mode, store, run, monkeypatch):
+    resolve, elsewhere = WorkflowsoftHook.resolve_step, emulator.url.partition("://")[2]
+
+    def resolve_there(hook, *titles):
+        return {**resolve(hook, *titles), **({"step_id": "999"} if hook.server == elsewhere else {})}
+
+    monkeypatch.setattr(WorkflowsoftHook, "resolve_step", resolve_there)
+    connect(mode)
+    started: list[dict] = []
+
+    def move() -> None:
+        connect(mode, host=emulator.url.replace("127.0.0.1", "localhost"))
+        started.append(person_starts(emulator))
+
+    result = run({"task_state_store": store}, move, deferrable=True)
+
+    assert result == [result_of(started[0])]
 
 
 @pytest.mark.usefixtures("impatient")
