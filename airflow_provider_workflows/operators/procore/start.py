@@ -30,12 +30,14 @@ from airflow_provider_workflows.operators.procore.base import (
 from airflow_provider_workflows.operators.unknown_outcome import describe, poll_until_found, resolve_unknown_outcome
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_optional, check_required, str_id
-from airflow_provider_workflows.version_compat import task_state_store
+from airflow_provider_workflows.version_compat import lasting_state_store, task_state_store
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
     from airflow.sdk import Context
+
+LAST_STARTED = "last_started"  # key in the part of the task state store that survives a clear of the task
 
 
 class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
@@ -43,10 +45,11 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
     Start the workflow of an item, once, and optionally wait for its end.
 
     An item has at most one active instance. The task adopts an instance that is already active and succeeds with it; a
-    retry does the same with the instance that an earlier try started. Each try stores what it read and sent in
-    Airflow's task state store (3.3+). Without that store a retry knows only the active instance, and starts another
-    one if the first has ended in the meantime. If the response to the start was lost, the task reports a new instance
-    of the item as started if Procore names the connection's user as its creator, and as adopted otherwise.
+    retry, or the task after a clear, does the same with the instance that an earlier try started, which is not adopted.
+    Each try stores what it read and sent in Airflow's task state store (3.3+). Without that store a retry knows only
+    the active instance, adopts it, and starts another one if the first has ended in the meantime. If the response to
+    the start was lost, the task reports a new instance of the item as started if Procore names the connection's user
+    as its creator, and as adopted otherwise.
 
     Returns ``{instance_id, item_id, tool_type, project_id, step, step_occurrence_id, started_at, ended_at,
     adopted, outcome}``; ``outcome`` is None, or with ``wait_for_completion`` what ``ProcoreInstanceSensor`` returns.
@@ -111,6 +114,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
         self.confirm_timeout = confirm_timeout
         self._awaited: str | None = None  # the instance that a kill would terminate
         self._created: Mapping[str, Any] | None = None  # as in Procore's response to the start
+        self._last_started = Pin(None, LAST_STARTED, None)  # by this task, also before it was cleared
 
     def act(self, context: Context) -> Any:
         self._check_parameters()
@@ -122,6 +126,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
             "outcome": {"dry_run": True} if self.wait_for_completion else None,
         }
         journal = Pin(task_state_store(context), "start", None)
+        self._last_started = Pin(lasting_state_store(context), LAST_STARTED, None)
         instance_id, adopted = self._started(journal) or self._start(journal)
         if not self.wait_for_completion:
             instance = self._show(instance_id, self._created)
@@ -307,6 +312,8 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
         return by or rules.created_by(self.hook.get_instance(str(row["id"]), project_id=self.level))
 
     def _stored(self, journal: Pin, instance_id: str, adopted: bool) -> tuple[str, bool]:
+        if not adopted:
+            self._last_started.persist({"instance_id": instance_id})
         journal.persist({**(journal.value or {}), "instance_id": instance_id, "adopted": adopted})
         if not adopted:
             self.log.info(
@@ -317,13 +324,20 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
         return instance_id, adopted
 
     def _adopt(self, journal: Pin, instance_id: str) -> tuple[str, bool]:
+        found = {"before": [], "sent": False, "failed": False, "instance_id": instance_id}
+        if self._last_started.value == {"instance_id": instance_id}:
+            self.log.info(
+                "This task started the active instance %s before it was cleared; nothing is sent.", instance_id
+            )
+            journal.persist({**found, "adopted": False})
+            return instance_id, False
         if self.on_active_instance == "fail":
             raise InstanceActive(
                 f"Item {self.item_id} of tool {self.tool_type} has the active instance {instance_id}. Set "
                 "on_active_instance to 'adopt' if this is not a failure."
             )
         self.log.info("Item %s already has the active instance %s; no other one is started.", self.item_id, instance_id)
-        journal.persist({"before": [], "sent": False, "failed": False, "instance_id": instance_id, "adopted": True})
+        journal.persist({**found, "adopted": True})
         return instance_id, True
 
     def _check_preset(self) -> None:

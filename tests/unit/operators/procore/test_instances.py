@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, TaskDeferred
@@ -1031,6 +1032,39 @@ def test_retry_after_termination_by_a_kill_reports_no_outcome(emulator, store):
     with pytest.raises(AirflowFailException, match="user 90001 .* terminated .* killed try"):
         start(wait_for_completion=True, cancel_on_kill=True).execute({"task_state_store": store})
     assert started(emulator) == [NEW]
+
+
+def as_cleared(store, clears: int) -> dict:
+    """Return the context of a task that was cleared so many times."""
+    ti = SimpleNamespace(try_number=1 + clears, max_tries=clears)
+    return {"ti": ti, "task": SimpleNamespace(retries=0), "task_state_store": store}
+
+
+@pytest.mark.parametrize("parameters", [{}, {"on_active_instance": "fail"}])
+def test_cleared_task_may_terminate_what_it_started_before(emulator, store, monkeypatch, parameters):
+    waiting = {"wait_for_completion": True, "cancel_on_kill": True, **parameters}
+    deferred(start(**waiting), as_cleared(store, 0))
+    trigger = deferred(start(**waiting), as_cleared(store, 1)).trigger
+
+    kill_while_deferred(trigger, monkeypatch)
+
+    assert started(emulator) == [NEW]
+    assert state_of(emulator, NEW)["state"] == "terminated"
+    with pytest.raises(AirflowFailException, match="user 90001 .* terminated .* killed try"):
+        start(**waiting).execute_complete(as_cleared(store, 1), first_event(trigger))
+
+
+def test_cleared_task_terminates_no_instance_of_another_user(emulator, store, monkeypatch):
+    waiting = {"wait_for_completion": True, "cancel_on_kill": True}
+    deferred(start(**waiting), as_cleared(store, 0))
+    emulator.control("POST", f"procore/instances/{NEW}/terminate")
+    emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="5002")
+
+    trigger = deferred(start(**waiting), as_cleared(store, 1)).trigger
+    kill_while_deferred(trigger, monkeypatch)
+
+    assert trigger.resume_kwargs == {"adopted": True}
+    assert state_of(emulator, trigger.instance_id)["state"] == "in_progress"
 
 
 @pytest.mark.parametrize("parameters", [{"poll_interval": 0}, {"wait_timeout": -1}])
