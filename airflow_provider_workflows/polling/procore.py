@@ -219,11 +219,13 @@ class ResponseRequests:
     :param user_id: Id of the user; "" until it is known.
     :param requests: The requests, each with its ``project_id``.
     :param broken: Instances that could not be read, with the error; those tried last come last.
+    :param connection: Server, sign-in and company with which they were read.
     """
 
     user_id: str = ""
     requests: list[dict[str, Any]] = field(default_factory=list)
     broken: dict[str, str | None] = field(default_factory=dict)
+    connection: Hashable = None
     _read: dict[str, tuple[str, dict[str, Any] | None]] = field(default_factory=dict)  # row and request, oldest first
 
     async def read(self, caller: Caller, query: ResponseQuery, *, again: bool = False) -> ResponseRequests:
@@ -236,16 +238,16 @@ class ResponseRequests:
         :param again: Read only the instances whose row in the list has changed, and a few unchanged ones.
         :return: The requests that were found.
         """
-        user_id = self.user_id
-        if not user_id:
-            user_id = await caller.call(partial(find_user_id, query.user))
+        connection, user_id = await caller.call(partial(self._find_user, query.user))
+        if (connection, user_id) != (self.connection, self.user_id):  # what was read is another user's, or elsewhere
+            self.connection, self.user_id, self._read, self.broken = connection, user_id, {}, {}
         listed = await _list_instances(caller, query, user_id)
         known = {id_: self._read[id_] for id_ in self._read if again and id_ in listed}
         same = [id_ for id_, (row, _) in known.items() if listed[id_][1] == row and id_ not in self.broken]
         unread = [id_ for id_ in listed if id_ not in same]
         order = {instance_id: number for number, instance_id in enumerate(self.broken)}
         unread.sort(key=lambda instance_id: order.get(instance_id, -1))
-        found = ResponseRequests(user_id)
+        found = ResponseRequests(user_id, connection=connection)
         found._read = {id_: known[id_] for id_ in same}
         left = deque([*unread, *same[:REREAD_INSTANCES]] if again else unread)
         number_read = consecutive = 0
@@ -273,6 +275,12 @@ class ResponseRequests:
         requests = {id_: request for id_, (_, request) in found._read.items() if request is not None}
         found.requests = [requests[id_] for id_ in listed if id_ in requests]
         return found
+
+    def _find_user(self, user: str | None, hook: ProcoreHook) -> tuple[Hashable, str]:
+        """Return the connection as it is now, and the user's id; search for a user once for each connection."""
+        connection = (hook.account, hook.company_id)
+        is_known = user is not None and connection == self.connection
+        return connection, self.user_id if is_known else find_user_id(user, hook)
 
 
 def _without(broken: Mapping[str, str | None], others: Mapping[str, str | None]) -> dict[str, str | None]:

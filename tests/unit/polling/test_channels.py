@@ -226,6 +226,37 @@ def test_equal_waits_share_one_list_and_read_what_has_changed(emulator, waiting)
     assert [counts.get(LIST) for counts in polls] == [1, 1, 1]
 
 
+@pytest.mark.parametrize("user", [None, "dana@example.com"])
+def test_user_is_looked_up_again_when_the_connection_changes(emulator, waiting, set_connection, monkeypatch, user):
+    connection = emulator.connection("procore")
+    set_connection("procore_default", connection)
+    ids = {emulator.url: "90001"}  # by server
+    looked_up = []
+
+    def find_user_id(name, hook):
+        looked_up.append(name)
+        return ids.get(hook.client.base_url, "90004")
+
+    monkeypatch.setattr("airflow_provider_workflows.polling.procore.find_user_id", find_user_id)
+    emulator.control("POST", "procore/instances/700001/respond", login="integration@example.com", option="Approve")
+
+    async def scenario(waits):
+        waits.start(requested(user=user))
+        for _ in range(2):
+            await waits.poll()
+        early = waits.statuses()
+        set_connection("procore_default", {**connection, "host": emulator.url.replace("127.0.0.1", "localhost")})
+        for _ in range(17):
+            await waits.poll()
+        return early, waits.statuses(), waits.results()
+
+    early, statuses, results = waiting(scenario)
+
+    assert (early, statuses) == ([None], ["done"])
+    assert [request["instance_id"] for request in results[0]] == ["700001"]
+    assert user is None or looked_up == [user, user]
+
+
 @pytest.mark.usefixtures("airflow_connections")
 @tenth_and_full("instances", 1000)
 def test_event_of_many_requests_is_bounded(emulator, waiting, monkeypatch, instances):
