@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from airflow_provider_workflows.exceptions import (
     WorkflowsError,
 )
 from airflow_provider_workflows.get_provider_info import get_provider_info
+from airflow_provider_workflows.rules.look_ups import LookUps
 from airflow_provider_workflows.version_compat import amask_secret, aread_extra, mask_secret
 
 if TYPE_CHECKING:
@@ -227,6 +229,8 @@ class WorkflowsHook(BaseHook):
         self.conn_id = conn_id
         self._client: RestClient | None = None
         self._extras: Extras | None = None
+        self._found: FoundConnection | None = None  # by a task
+        self._look_ups = LookUps()
         self._account = ("", "")
         self._is_dry_run = False  # because the task is, even if the connection is not
 
@@ -247,9 +251,46 @@ class WorkflowsHook(BaseHook):
     @property
     def client(self) -> RestClient:
         if self._client is None:
+            self._look_ups.start(time.monotonic())
             connection = self._find_connection()
-            self._client = self._build(connection, connection.extra_dejson, RetryPolicy(), mask_secret)
+            self._look_ups.succeed(time.monotonic())
+            self._found = FoundConnection(connection, connection.extra_dejson)
+            self._client = self._build(connection, self._found.fields, RetryPolicy(), mask_secret)
         return self._client
+
+    def current_conn(self) -> RestClient:
+        """
+        Return the client for the next poll of a task, after looking the connection up again if that is due.
+
+        :raises ConfigurationError: the lookup has failed for long, or the connection was changed to a wrong one.
+        """
+        if self._client is None or not self._look_ups.is_due(time.monotonic()):
+            return self.client
+        self._look_ups.start(time.monotonic())
+        try:
+            connection = self._find_connection()
+        except WorkflowsError as fault:
+            if not self._look_ups.may_fail(time.monotonic()):
+                raise
+            self.log.warning(
+                "Looking up connection %r failed, polling continues with the one known before: %s", self.conn_id, fault
+            )
+            return self._client
+        self._look_ups.succeed(time.monotonic())
+        found = FoundConnection(connection, connection.extra_dejson)
+        if not found.is_same_as(self._found):
+            self.close()
+            self.forget_responses()
+            self._found = found
+            self._client = self._build(connection, found.fields, RetryPolicy(), mask_secret)
+        return self._client
+
+    def request_look_up(self) -> None:
+        """Let the next poll look the connection up again, because a call failed as it does after a change."""
+        self._look_ups.request(time.monotonic())
+
+    def forget_responses(self) -> None:
+        """Forget the server's responses that are cached, because the connection was changed."""
 
     def _find_connection(self) -> Connection:
         """

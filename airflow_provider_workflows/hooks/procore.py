@@ -123,6 +123,10 @@ class ProcoreConnectionHook(WorkflowsHook):
         """Login information id of the signed-in user."""
         return str(self._user["id"])
 
+    def forget_responses(self) -> None:
+        for name in ("_user", "user_id", "_tools_hidden"):
+            vars(self).pop(name, None)
+
     @property
     def user_login(self) -> str | None:
         """Login of the signed-in user."""

@@ -267,6 +267,10 @@ class WaitingOperator(WaitLifeCycle, WritingOperator):
             time.sleep(self.seconds_to_next_poll(self.poll_interval))
         return self.finish(context, response)
 
+    def poll_on_worker(self, trigger: WaitTrigger) -> Mapping[str, Any] | None:
+        self.hook.current_conn()
+        return super().poll_on_worker(trigger)
+
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Resume with the trigger's event."""
         return self.returned(context, lambda: self.conclude(context, self.checked_result(event)))

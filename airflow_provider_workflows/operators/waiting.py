@@ -9,7 +9,12 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
-from airflow_provider_workflows.exceptions import TRANSIENT_ERRORS, WorkflowsError
+from airflow_provider_workflows.exceptions import (
+    TRANSIENT_ERRORS,
+    AuthenticationError,
+    ConnectionFailed,
+    WorkflowsError,
+)
 from airflow_provider_workflows.rules.datetimes import parse_time, time_text
 from airflow_provider_workflows.rules.patience import Rejections, fails_first_poke
 from airflow_provider_workflows.settings import rejection_patience_seconds
@@ -179,6 +184,8 @@ class WaitLifeCycle:
             with self.hook.without_retries():
                 return read()
         except WorkflowsError as error:
+            if isinstance(error, (AuthenticationError, ConnectionFailed)):
+                self.hook.request_look_up()
             if self._ends_the_wait(error):
                 self.give_up(f"{type(error).__name__}: {error}", error)
             self.record_error(error)

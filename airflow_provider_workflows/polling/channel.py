@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import AuthenticationError, ConnectionFailed, RateLimited, WorkflowsError
 from airflow_provider_workflows.polling.rate_limiter import RateLimiter
+from airflow_provider_workflows.rules.look_ups import LookUps
 from airflow_provider_workflows.rules.payload import documented_form
 from airflow_provider_workflows.settings import triggerer_count
 
@@ -29,9 +30,6 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 MAX_THREADS = 2  # per channel: while a slow request blocks one thread, the other serves the other calls
-CONNECTION_TTL_SECONDS = 900.0
-MAX_STALE_SECONDS = 3600.0  # how long polls use an expired connection while looking it up fails
-MIN_LOOK_UP_SECONDS = 60.0  # between two lookups that rejected sign-ins cause
 MAX_CONSECUTIVE_REJECTIONS = 5  # 429s of one call, after which the poll cycle ends
 MIN_LOGGED_BLOCK_SECONDS = 60.0
 
@@ -169,8 +167,7 @@ class SharedConnection:
         self.channel: Channel | None = None
         self._channels = channels
         self._found: FoundConnection | None = None
-        self._found_at = float("-inf")
-        self._looked_up_at = float("-inf")
+        self._look_ups = LookUps()
         self._hooks: dict[Hashable, SharedHook] = {}
         self._looking_up = asyncio.Lock()
 
@@ -191,12 +188,14 @@ class SharedConnection:
         try:
             return await channel.call(shared, function, tags)
         except AuthenticationError:
-            if time.monotonic() - self._looked_up_at < MIN_LOOK_UP_SECONDS:
+            if not self._look_ups.request(time.monotonic()):
                 raise
-            self._found_at = float("-inf")
             renewed, channel = await self._prepare(key, open_hook)
             if renewed is shared:
                 raise
+        except ConnectionFailed:
+            self._look_ups.request(time.monotonic())  # before the next call
+            raise
         return await channel.call(renewed, function, tags)
 
     async def _prepare(self, key: Hashable, open_hook: Callable[[], WorkflowsHook]) -> tuple[SharedHook, Channel]:
@@ -217,21 +216,20 @@ class SharedConnection:
         """Look up the connection at most every 15 minutes, because a lookup in a triggerer is expensive."""
         from airflow_provider_workflows.hooks.base import find_connection  # which imports the HTTP client
 
-        age = time.monotonic() - self._found_at
-        if self._found is not None and age < CONNECTION_TTL_SECONDS:
+        if self._found is not None and not self._look_ups.is_due(time.monotonic()):
             return
-        self._looked_up_at = time.monotonic()
+        self._look_ups.start(time.monotonic())
         try:
             found = await find_connection(self.conn_id)
         except WorkflowsError as fault:
             # An unavailable secrets backend looks like a missing connection, so the known one is used for a while.
-            if self._found is None or CONNECTION_TTL_SECONDS + MAX_STALE_SECONDS < age < float("inf"):
+            if self._found is None or not self._look_ups.may_fail(time.monotonic()):
                 raise
             log.warning(
                 "Looking up connection %r failed, polling continues with the one known before: %s", self.conn_id, fault
             )
             return
-        self._found_at = time.monotonic()
+        self._look_ups.succeed(time.monotonic())
         if self.channel is not None:
             self.channel.limiter.reset()
         if not found.is_same_as(self._found):

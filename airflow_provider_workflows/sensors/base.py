@@ -181,7 +181,7 @@ class WorkflowsSensor(WaitLifeCycle, BooleanParameters, BaseSensorOperator):
         trigger = None
         try:
             check_rendered(self)
-            if self.attempt(self.hook.get_conn) is not None:  # get_conn looks up the connection
+            if self.attempt(self.hook.current_conn) is not None:  # which looks up the connection
                 self.prepare_poke(context)
                 trigger = self.build_trigger()
                 done = self._result_of(context, self.poll(context, trigger))

@@ -19,10 +19,11 @@ from uuid import uuid4
 
 from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import NOTHING_DONE, ConfigurationError
-from airflow_provider_workflows.polling.channel import CONNECTION_TTL_SECONDS, in_new_thread
+from airflow_provider_workflows.polling.channel import in_new_thread
 from airflow_provider_workflows.polling.poll import MAX_REJECTED_DELAY_SECONDS
 from airflow_provider_workflows.polling.rate_limiter import MAX_BLOCK_SECONDS
 from airflow_provider_workflows.polling.workflowsoft_events import CONSUMED_ON_READ
+from airflow_provider_workflows.rules.look_ups import CONNECTION_TTL_SECONDS
 from airflow_provider_workflows.rules.poll_journal import name_instances
 from airflow_provider_workflows.rules.workflowsoft import UnreadableInstances
 from airflow_provider_workflows.triggers.events import Reading, SnapshotProducer

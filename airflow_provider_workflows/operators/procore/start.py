@@ -113,6 +113,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
         self.cancel_on_kill = cancel_on_kill
         self.confirm_timeout = confirm_timeout
         self._awaited: str | None = None  # the instance that a kill would terminate
+        self._server = ""  # of that instance
         self._created: Mapping[str, Any] | None = None  # as in Procore's response to the start
         self._last_started = Pin(None, LAST_STARTED, None)  # by this task, also before it was cleared
 
@@ -138,7 +139,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
         self.link_to(instance)
         self.known = self._result(instance_id, instance, adopted, {"dry_run": True})
         cancels = self.cancel_on_kill and not adopted
-        self._awaited = instance_id if cancels else None
+        self._awaited, self._server = instance_id if cancels else None, self.hook.client.base_url
         # Imported here, because DAG files are parsed far more often than a task waits.
         from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigger
 
@@ -192,6 +193,12 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
 
     def on_kill(self) -> None:
         if self._awaited is None:
+            return
+        if self.hook.client.base_url != self._server:
+            self.log.warning(
+                "Not terminating instance %s: the connection has another server than at the start. Terminate it there.",
+                self._awaited,
+            )
             return
         self.log.info("Terminating instance %s, because the task was killed.", self._awaited)
         try:

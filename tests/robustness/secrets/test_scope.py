@@ -38,12 +38,15 @@ WITHOUT_CALLS = {
     "get_api_token",
     "check_may_consume",
     "close",
+    "current_conn",
     "default_headers",
+    "forget_responses",
     "get_conn",
     "item_url",
     "level_for",
 }
-WITHOUT_CALLS |= {"prepare", "project_for", "start_dry_run", "test_connection", "token_source", "without_retries"}
+WITHOUT_CALLS |= {"prepare", "project_for", "request_look_up", "start_dry_run", "test_connection", "token_source"}
+WITHOUT_CALLS |= {"without_retries"}
 NASTY = (
     "..",
     ".",

@@ -159,7 +159,7 @@ def test_wait_whose_connection_cannot_be_read_is_shown(emulator, store, monkeypa
 
     if was_polled:
         wait_on(ProcoreInstanceSensor(task_id="wait", instance_id=INSTANCE, deferrable=True), store)
-    monkeypatch.setattr(ProcoreHook, "get_conn", unavailable)
+    monkeypatch.setattr(ProcoreHook, "current_conn", unavailable)
 
     found = wait_on(ProcoreInstanceSensor(task_id="wait", instance_id=INSTANCE, deferrable=True), store)
 

@@ -413,6 +413,15 @@ def test_a_kill_ends_the_started_instance_not_an_adopted_one(emulator, store, it
     assert state_of(emulator, NEW if ends else INSTANCE)["state"] == ("terminated" if ends else "in_progress")
 
 
+def test_kill_terminates_nothing_on_another_server(emulator, store):
+    operator = start(wait_for_completion=True, cancel_on_kill=True, deferrable=True)
+    deferred(operator, {"task_state_store": store})
+    operator.hook.client.base_url = emulator.url.replace("127.0.0.1", "localhost")
+    operator.on_kill()
+
+    assert effects(emulator, "terminate") == []
+
+
 def kill_while_deferred(trigger, monkeypatch) -> None:
     monkeypatch.setattr(cancellation, "read_task_state", lambda task_instance: "failed")
     asyncio.run(trigger.on_kill())
