@@ -87,6 +87,7 @@ class IntegrationStepScope(PollScope):
         needed = leases.rows_needed(leader.step_id, [_step_wait(wait) for wait in subscribers]) or 1
         responses = await reader.call(partial(_drain, leader, needed, server))
         waits = [wait for wait in subscribers if reader.has(wait)]
+        owners = leases.owners(leader.step_id)
         assigned = leases.assign(leader.step_id, responses, [_step_wait(wait) for wait in waits])
         for wait, rows in zip(waits, assigned, strict=True):
             try:
@@ -94,6 +95,9 @@ class IntegrationStepScope(PollScope):
                     outcome = wait.outcome_of(rows)
             except WorkflowsError as error:
                 outcome = error
+            # What an earlier wait of the task has received stays leased to it.
+            new = [row for row in rows if owners.get(row["integration_instance_id"]) != _task_of(wait)]
+            wait.release = partial(leases.release, leader.step_id, _task_of(wait), new)
             reader.deliver(wait, outcome)
 
 

@@ -87,6 +87,10 @@ class Leases:
             del self._steps[step_id]
         return assigned
 
+    def owners(self, step_id: str) -> dict[str | None, Hashable]:
+        """Return the task to which each instance is leased."""
+        return {instance_id: lease.task for instance_id, lease in self._steps.get(step_id, {}).items()}
+
     def release(self, step_id: str, task: Hashable, instances: Collection[Instance]) -> None:
         """Release instances that were assigned to a wait that ended before it received them."""
         leased = self._steps.get(step_id, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,7 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
         self.max_instances = max_instances
         self.failures = 0  # consecutive polls with a server error (5xx)
         self.is_malformed = False  # the last response, in part
+        self.release: Callable[[], None] | None = None  # the instances that the last poll has assigned to this wait
 
     def arguments(self) -> dict[str, Any]:
         own = ("workflowsoft_conn_id", "diagram", "step", "step_id", "max_instances")
@@ -201,6 +203,10 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
         except DestructivePoll:
             self.log.info("The connection was changed to consumed_on_read, so a worker continues polling.")
             return self.poke_event()
+        except asyncio.CancelledError:  # the task never gets them, so other waits may
+            if self.release is not None:
+                self.release()
+            raise
 
     def snapshot(self, hook: WorkflowsoftHook) -> list[dict[str, str | None]]:
         if not hook.lists_until_completed:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import math
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 
+from airflow_provider_workflows.polling.workflowsoft import IntegrationStepScope
 from airflow_provider_workflows.rules.escalation import Escalation, Level
 from airflow_provider_workflows.rules.patience import DEFAULT_PATIENCE_SECONDS
 from airflow_provider_workflows.triggers.procore import ProcoreAsyncOperationWaitTrigger, ProcoreInstanceWaitTrigger
@@ -19,6 +21,7 @@ from tests.unit.polling.conftest import (
     LEGACY_WORKFLOW,
     SHOW,
     RequestCounts,
+    cancel,
     emulator_with,
     end,
     legacy_wait,
@@ -577,8 +580,6 @@ def test_waits_on_one_step_share_polls_and_get_one_instance_each(emulator, waiti
 
 @pytest.mark.usefixtures("listed_until_completed")
 def test_only_a_retry_of_the_task_gets_its_instance(emulator, waiting):
-    from types import SimpleNamespace
-
     def of_task(task_id, try_number=1):
         trigger = step_wait(emulator)
         ids = {"dag_id": "d", "run_id": "r", "task_id": task_id, "map_index": -1, "try_number": try_number}
@@ -598,6 +599,36 @@ def test_only_a_retry_of_the_task_gets_its_instance(emulator, waiting):
 
     assert statuses == ["done", None, None, "done"]
     assert results[0]["instances"] == results[1]["instances"]
+
+
+@pytest.mark.usefixtures("listed_until_completed")
+@pytest.mark.parametrize("had_received", [False, True])
+def test_killed_wait_leaves_its_new_instance_to_others(emulator, waiting, monkeypatch, had_received):
+    def of_task(task_id):
+        trigger = step_wait(emulator)
+        trigger.task_instance = SimpleNamespace(dag_id="d", run_id="r", task_id=task_id, map_index=-1, try_number=1)
+        return trigger
+
+    async def scenario(waits):
+        emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
+        if had_received:
+            waits.start(of_task("a"))
+            await waits.poll()
+            assert waits.statuses() == ["done"]
+        with monkeypatch.context() as patch:
+            patch.setattr("airflow_provider_workflows.polling.poll.MIN_FIRST_DELAY_SECONDS", 10 * INTERVAL)
+            patch.setattr(IntegrationStepScope, "first_delay", lambda scope, interval: interval)
+            waits.start(of_task("a"))
+            await waits.poll()
+            await waits.poll()
+        await cancel(waits.tasks[-1])
+        waits.tasks.clear()
+        waits.start(of_task("b"))
+        await waits.poll()
+        await waits.poll()
+        return waits.statuses()
+
+    assert waiting(scenario) == [None if had_received else "done"]
 
 
 @pytest.mark.usefixtures("listed_until_completed")
