@@ -12,7 +12,7 @@ from airflow_provider_workflows.files.object_storage import storage_path
 from airflow_provider_workflows.reports import measures_sql
 from airflow_provider_workflows.reports.database import COPY_OPTIONS, HistoryDatabase, open_histories
 from airflow_provider_workflows.rules.business_hours import EPOCH, BusinessHours
-from airflow_provider_workflows.rules.datetimes import has_zone, parse_time
+from airflow_provider_workflows.rules.datetimes import zoned_time
 from airflow_provider_workflows.rules.parameters import check_choice, check_required
 from airflow_provider_workflows.rules.procore_history import iso
 
@@ -133,7 +133,7 @@ def _as_of(value: str | datetime | None) -> datetime | None:
         return None
     check_required(as_of=value)
     text = str(value).strip()
-    moment = value if isinstance(value, datetime) else parse_time(text) if has_zone(text) else None
+    moment = value if isinstance(value, datetime) else zoned_time(text)
     if moment is None or moment.tzinfo is None or not 1970 < moment.year < 2100:
         raise ConfigurationError(
             f"as_of must be a time with its zone, such as 2026-01-31T00:00:00Z; got {str(value)!r}. Omit it for now."

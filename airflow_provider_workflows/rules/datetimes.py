@@ -52,7 +52,12 @@ def _documented_time(text: str) -> datetime | None:
 
 def has_zone(text: str) -> bool:
     """Return whether an ISO-8601 time has a zone."""
-    return re.search(r"\d[T ].*(Z|[+-]\d\d:?\d\d)$", text.strip(), re.IGNORECASE) is not None
+    return re.search(r"\d[T ](.*(Z|[+-]\d\d:?\d\d)|[\d:.,]+[+-]\d\d)$", text.strip(), re.IGNORECASE) is not None
+
+
+def zoned_time(text: str) -> pendulum.DateTime | None:
+    """Read a parameter that is an ISO-8601 time; without a zone it is none, because its author may mean another."""
+    return parse_time(text) if has_zone(text) else None
 
 
 def seconds_of(moment: pendulum.DateTime | None) -> float:

@@ -158,7 +158,7 @@ LEGACY_TABLES: Mapping[str, Columns] = {"instances": LEGACY_INSTANCES, "activiti
 
 # Times and dates, but not "now" and not the intervals of ISO 8601, which pendulum also accepts.
 # `re` compiles it once when it is first used.
-TIME = r"\d{4}-\d\d-\d\d([T ][\d:.]+ ?(Z|[+-]\d\d:?\d\d)?)?"
+TIME = r"\d{4}-\d\d-\d\d([T ][\d:.]+ ?(Z|[+-]\d\d(:?\d\d)?)?)?"
 
 # Columns of a step by the field of the event's details.
 STEP_TEXTS = {

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.operators.dry_run import DryRunParameter
 from airflow_provider_workflows.operators.procore.item import ItemParameters, check_tools_and_projects
-from airflow_provider_workflows.rules.datetimes import has_zone, parse_time
+from airflow_provider_workflows.rules.datetimes import parse_time, zoned_time
 from airflow_provider_workflows.rules.parameters import (
     as_list,
     check_optional,
@@ -244,8 +244,9 @@ class ProcoreInstanceSensor(ItemParameters, DryRunParameter, NotifyingSensor, Pr
             return None
         check_required(after=self.after)
         after = str(str_id(self.after))
-        is_id = re.fullmatch(r"[\w-]+", after) and not re.match(r"\d{4}-\d\d", after)
-        if not is_id and (parse_time(after) is None or not has_zone(after)):
+        is_like_a_time = re.match(r"\d{4}-\d\d|P[\dYMWDTHS]+$", after) or parse_time(after) is not None
+        is_id = after.isdecimal() or (re.fullmatch(r"[\w-]+", after) and not is_like_a_time)
+        if not is_id and zoned_time(after) is None:
             raise ConfigurationError(
                 f"after must be a step occurrence, or an ISO-8601 time with its zone; got {after!r}."
             )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.operators.waiting import TTL_AFTER_DEADLINE
-from airflow_provider_workflows.rules.datetimes import has_zone, parse_time
+from airflow_provider_workflows.rules.datetimes import zoned_time
 from airflow_provider_workflows.rules.parameters import check_required, literals, require_exactly_one, str_id
 from airflow_provider_workflows.sensors.overdue import NotifyingSensor
 from airflow_provider_workflows.sensors.procore_base import ProcoreConnectionSensor
@@ -198,6 +198,6 @@ class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
         if after is None:
             return None
         check_required(after=after)
-        if not after.isdecimal() and (parse_time(after) is None or not has_zone(after)):
+        if not after.isdecimal() and zoned_time(after) is None:
             raise ConfigurationError(f"after must be a history id, or an ISO-8601 time with its zone; got {after!r}.")
         return after

@@ -297,7 +297,8 @@ def test_changed_since_needs_a_time_with_its_zone(value):
 
 
 @pytest.mark.parametrize(
-    "value", ["2026-01-10T00:00:00Z", "2026-01-10 01:00:00+01:00", "2026-01-10T00:00:00.000+0000", SINCE]
+    "value",
+    ["2026-01-10T00:00:00Z", "2026-01-10 01:00:00+01:00", "2026-01-10T00:00:00.000+0000", "2026-01-10T01:00+01", SINCE],
 )
 def test_changed_since_takes_text_and_datetimes(value):
     assert rules.changed_since(value) == SINCE

@@ -551,7 +551,7 @@ def test_an_occurrence_before_a_time_does_not_count(emulator, store):
     assert sensor.execute({"task_state_store": store})["occurrence"]["step"] == "Director Approval"
 
 
-@pytest.mark.parametrize("after", ["2026", "10000101", 20260101])
+@pytest.mark.parametrize("after", ["2026", "10000101", 20260101, "0190f0a0-1111-7abc-8def-001122334455", "PRJ-7"])
 def test_occurrence_with_digits_like_a_date_is_not_a_time(emulator, store, after):
     assert instance_sensor(step_reached="Budget Check", after=after).poke({"task_state_store": store}) is False
 
@@ -596,6 +596,9 @@ def test_empty_step_waits_for_no_step(emulator, store, parameters):
         ({"step_decided": ["Budget Check", None]}, "step_decided"),
         ({"step_reached": "x", "after": ""}, "after"),
         ({"step_reached": "x", "after": "next tuesday"}, "after must be a step occurrence"),
+        ({"step_reached": "x", "after": "20261130T080000"}, "an ISO-8601 time with its zone; got '20261130T080000'"),
+        ({"step_reached": "x", "after": "2026-W49-1"}, "after must be a step occurrence"),
+        ({"step_reached": "x", "after": "P1D"}, "after must be a step occurrence"),
         ({"project_id": ""}, "project_id"),
         ({"company_id": ""}, "company_id"),
         ({"item_id": "1", "tool_type": "x", "tool_subtype": " "}, "tool_subtype"),
