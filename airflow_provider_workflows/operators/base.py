@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime, timedelta
+from importlib import import_module
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -42,6 +43,7 @@ Found = TypeVar("Found")
 Thing = TypeVar("Thing")
 PROGRESS_LOG_SECONDS = 10.0
 PIN_TTL = timedelta(days=365)
+TRIGGER = "trigger"  # key in the task state store: the trigger of the deferral
 
 
 class WorkflowsOperator(BooleanParameters):
@@ -263,6 +265,8 @@ class WaitingOperator(WaitLifeCycle, WritingOperator):
             how = "the triggerer polls every" if self.deferrable else "the next poll is in"
             self.go_on(context, trigger, f"{how} {self.poll_interval:.0f} s")
             if self.deferrable:
+                if (store := task_state_store(context)) is not None:
+                    store.set(TRIGGER, list(trigger.serialize()), retention=self._retention)
                 self.defer_to(trigger)
             time.sleep(self.seconds_to_next_poll(self.poll_interval))
         return self.finish(context, response)
@@ -273,7 +277,22 @@ class WaitingOperator(WaitLifeCycle, WritingOperator):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Resume with the trigger's event."""
-        return self.returned(context, lambda: self.conclude(context, self.checked_result(event)))
+        return self.returned(context, lambda: self.conclude(context, self.checked_result(self._last(context, event))))
+
+    def _last(self, context: Context, event: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """Return the event; if Airflow has ended the deferral, poll once and return the event of that poll."""
+        if not isinstance(event, Mapping) or event.get("status") != "poke":
+            return event
+        store = task_state_store(context)
+        stored = None if store is None else store.get(TRIGGER)
+        if stored is None:
+            return {"status": "timeout"}
+        path, arguments = stored
+        module, _, name = path.rpartition(".")
+        trigger: WaitTrigger = getattr(import_module(module), name)(**arguments)
+        self._last_poll = trigger.last_poll
+        result = self.poll(context, trigger)
+        return {"status": "timeout", "last_poll": self.standing} if result is None else {"status": "done", **result}
 
     def conclude(self, context: Context, event: Mapping[str, Any]) -> Any:
         return self.finish(context, event)

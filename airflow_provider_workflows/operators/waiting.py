@@ -37,6 +37,7 @@ TTL_AFTER_DEADLINE = timedelta(days=30)
 MAX_STATED_WAIT_SECONDS = 3600.0
 RESULT_KEYS = {"action", "result", "reason"}
 MAX_LABEL_LENGTH = 100  # of a mapped task; Airflow stores 250 characters
+DEFERRAL_FAILED, TRIGGER_TIMEOUT = "__fail__", "Trigger timeout"  # Airflow's method and error after a deferral timeout
 # Airflow reads a default of ``partial`` from the signature, so it is the same for all classes.
 LABEL_TEMPLATE = "{{ task.mapped_label(ti.map_index) }}"
 
@@ -301,6 +302,13 @@ class WaitLifeCycle:
         if status == "error":
             self.give_up(f"{known.get('error')}: {known.get('message')}")
         raise WorkflowsError(f"The trigger ended with an event that this version does not know: {event!r}")
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Poll once more if Airflow has ended the deferral, because then no triggerer has polled at the deadline."""
+        if next_method == DEFERRAL_FAILED and (next_kwargs or {}).get("error") == TRIGGER_TIMEOUT:
+            now = datetime.now(timezone.utc).isoformat()
+            next_method, next_kwargs = "execute_complete", {"event": {"status": "poke", "deadline": now}}
+        return super().resume_execution(next_method, next_kwargs, context)  # type: ignore[misc]  # of Airflow's operator
 
     # --- what the polls of earlier processes saw ---
 

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 # Exceptions that end an Airflow sensor in spite of silent_fail.
 ENDS_THE_TASK = (AirflowFailException, AirflowSensorTimeout, AirflowSkipException)
-DEFERRAL_FAILED, TRIGGER_TIMEOUT = "__fail__", "Trigger timeout"  # Airflow's method and error after a deferral timeout
 
 
 class WorkflowsSensor(WaitLifeCycle, BooleanParameters, BaseSensorOperator):
@@ -149,13 +148,6 @@ class WorkflowsSensor(WaitLifeCycle, BooleanParameters, BaseSensorOperator):
                 self._silence(error)
         self.restore_wait(context, known)
         return self.poke_or_defer(context)
-
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Poll once more if Airflow has ended the deferral, because then no triggerer has polled at the deadline."""
-        if next_method == DEFERRAL_FAILED and (next_kwargs or {}).get("error") == TRIGGER_TIMEOUT:
-            now = datetime.now(timezone.utc).isoformat()
-            next_method, next_kwargs = "execute_complete", {"event": {"status": "poke", "deadline": now}}
-        return super().resume_execution(next_method, next_kwargs, context)
 
     def restore_wait(self, context: Context, event: Mapping[str, Any]) -> None:
         """Restore the state that the wait had before the deferral from an event."""

@@ -183,7 +183,10 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
         if choice is not None:
             self.log.info("%s chose %r in Airflow. Sending it.", choice.who, choice.option)
             return self._send(context, choice)
-        self.finish(context, self.checked_result(event))
+        if (
+            not isinstance(event, Mapping) or event.get("status") != "poke"
+        ):  # which only says that Airflow has ended the deferral
+            self.finish(context, self.checked_result(event))
         instance_id, occurrence_id = self.target(pin, by_item)
         view = self.first_view(instance_id, occurrence_id)
         if not view.waits:

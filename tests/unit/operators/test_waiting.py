@@ -53,6 +53,24 @@ def test_rejected_polls_after_the_start_do_not_end_the_wait(emulator, clock, sto
     assert (result["outcome"]["state"], started(emulator)) == ("complete", [NEW])
 
 
+TIMEOUT_OF_AIRFLOW = ("__fail__", {"error": "Trigger timeout"})
+
+
+@pytest.mark.parametrize("has_store", [True, False])
+def test_deferral_that_no_triggerer_ended_gets_a_last_poll(emulator, clock, store, has_store):
+    context = {"task_state_store": store} if has_store else {}
+    with pytest.raises(TaskDeferred):
+        wait(deferrable=True, retries=0).execute(context)
+    with pytest.raises(AirflowFailException, match="no result within .* continues remotely") as timeout:
+        wait(deferrable=True).resume_execution(*TIMEOUT_OF_AIRFLOW, context)
+    assert ("at step 'Budget Check'" in str(timeout.value)) is has_store
+    record_response(emulator, "Reject", instance_id=NEW)
+
+    if has_store:
+        result = wait(deferrable=True).resume_execution(*TIMEOUT_OF_AIRFLOW, context)
+        assert (result["outcome"]["state"], result["adopted"], started(emulator)) == ("complete", False, [NEW])
+
+
 def test_documented_404_after_the_start_does_not_end_the_wait(emulator, clock, store):
     reject(emulator, {"status": 404, "json": {"errors": "Not found"}}, times=2)
     clock.meanwhile = lambda: record_response(emulator, "Reject", instance_id=NEW) if clock.elapsed == 60 else None

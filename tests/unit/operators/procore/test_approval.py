@@ -468,6 +468,19 @@ def test_retry_after_the_deadline_does_not_ask_again(emulator, task_of, store):
     assert len(task.created) == 1
 
 
+@pytest.mark.parametrize("has_response", [True, False])
+def test_deferral_that_no_triggerer_ended_reads_procore_once(emulator, task, store, has_response):
+    task.run()
+    store.set(f"{DEADLINE}.0", "2026-01-01T00:00:00+00:00")
+    resume = ("__fail__", {"error": "Trigger timeout"}, task.context())
+    if has_response:
+        respond_as_user(emulator, "integration@example.com", "Reject")
+        assert whose(task.build().resume_execution(*resume)) == ("procore", "integration@example.com", "Reject")
+    else:
+        with pytest.raises(AirflowFailException, match="no response within"):
+            task.build().resume_execution(*resume)
+
+
 # --- dry runs ---
 
 
