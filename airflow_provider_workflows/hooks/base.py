@@ -280,7 +280,7 @@ class WorkflowsHook(BaseHook):
         found = FoundConnection(connection, connection.extra_dejson)
         if not found.is_same_as(self._found):
             self.close()
-            self.forget_responses()
+            self._forget_responses()
             self._found = found
             self._client = self._build(connection, found.fields, RetryPolicy(), mask_secret)
         return self._client
@@ -289,7 +289,7 @@ class WorkflowsHook(BaseHook):
         """Let the next poll look the connection up again, because a call failed as it does after a change."""
         self._look_ups.request(time.monotonic())
 
-    def forget_responses(self) -> None:
+    def _forget_responses(self) -> None:
         """Forget the server's responses that are cached, because the connection was changed."""
 
     def _find_connection(self) -> Connection:

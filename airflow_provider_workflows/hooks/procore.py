@@ -123,7 +123,7 @@ class ProcoreConnectionHook(WorkflowsHook):
         """Login information id of the signed-in user."""
         return str(self._user["id"])
 
-    def forget_responses(self) -> None:
+    def _forget_responses(self) -> None:
         for name in ("_user", "user_id", "_tools_hidden"):
             vars(self).pop(name, None)
 

@@ -78,7 +78,7 @@ class WorkflowsoftHook(WorkflowsHook):
         self._known_steps: set[str] = set()  # ids of steps that a poll has found
         self._reads_on_behalf = False  # whether reading fields was seen to need a user
 
-    def forget_responses(self) -> None:
+    def _forget_responses(self) -> None:
         self._resolved.clear()
         self._known_steps.clear()
 

@@ -183,9 +183,8 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
         if choice is not None:
             self.log.info("%s chose %r in Airflow. Sending it.", choice.who, choice.option)
             return self._send(context, choice)
-        if (
-            not isinstance(event, Mapping) or event.get("status") != "poke"
-        ):  # which only says that Airflow has ended the deferral
+        is_ended_by_airflow = isinstance(event, Mapping) and event.get("status") == "poke"
+        if not is_ended_by_airflow:
             self.finish(context, self.checked_result(event))
         instance_id, occurrence_id = self.target(pin, by_item)
         view = self.first_view(instance_id, occurrence_id)

@@ -169,7 +169,6 @@ SENDS_NOTHING = {
     "check_may_consume",
     "client",
     "current_conn",
-    "forget_responses",
     "close",
     "company_id",
     "conn_name_attr",

@@ -40,7 +40,6 @@ WITHOUT_CALLS = {
     "close",
     "current_conn",
     "default_headers",
-    "forget_responses",
     "get_conn",
     "item_url",
     "level_for",
