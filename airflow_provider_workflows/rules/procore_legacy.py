@@ -513,9 +513,12 @@ def choose_activity(
 
     :param activities: ``activities`` of :func:`describe_instance`.
     :raises ConfigurationError: no activity or several activities match; the message lists the candidates.
+    :raises UnexpectedResponse: the activity has no role.
     """
     matching = [a for a in activities if activity_fits(a, name=name, activity_id=activity_id, role=role)]
     if len(matching) == 1:
+        if matching[0]["role_id"] is None:
+            raise UnexpectedResponse(f"There is no role in which activity {matching[0]['name']!r} can be performed")
         return dict(matching[0])
     requested = repr(name) if activity_id is None else activity_id
     problem = (

@@ -146,9 +146,19 @@ def occurrence_of_row(row: Json) -> dict[str, Any]:
     }
 
 
-def is_row_of(row: Json, *, instance_id: str, activity_id: str) -> bool:
-    """Return whether a row of the activity history belongs to an instance and an activity."""
-    return row.get("workflow_activity_id") == activity_id and row.get("workflow_instance_id") in (None, instance_id)
+def is_row_of(row: Json, sent: Json) -> bool:
+    """
+    Return whether a row of the activity history may be the one of a sent activity.
+
+    :param sent: ``{instance: {instance_id}, activity: {id, role_id}, before: [ids of the rows before it was sent]}``.
+    """
+    activity = sent["activity"]
+    return (
+        row.get("workflow_activity_id") == activity["id"]
+        and row.get("workflow_user_role_id") in (None, activity["role_id"])
+        and row.get("workflow_instance_id") in (None, sent["instance"]["instance_id"])
+        and (row.get("id") is None or row["id"] not in sent["before"])
+    )
 
 
 def _rows_of_occurrence(rows: Collection[Json], occurrence: Json, instance: Json | None) -> list[tuple[Json, bool]]:

@@ -376,7 +376,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         files: list[AttachedFile],
     ) -> dict[str, Any] | None:
         instance_id = now["instance_id"]
-        activity_id, comments = str(activity["id"]), comment_text(self.comments)
+        comments = comment_text(self.comments)
         attachments = [content_of(file) for file in files]
         now_ids = {name: now[name] for name in ("instance_id", "object_id", "object_type", "project_id")}
         record = {
@@ -390,9 +390,9 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         self.known = {
             **now_ids,
             "activity": activity["name"],
-            "activity_id": activity_id,
+            "activity_id": activity["id"],
             "matched_by": self._matched_by,
-            "role_id": str(activity["role_id"]),
+            "role_id": activity["role_id"],
             "performed_by": self._user_id,
             "comments": comments,
             "state_before": _shown_state(state),
@@ -402,15 +402,15 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         try:
             row = self.hook.perform_activity(
                 instance_id,
-                activity_id=activity_id,
-                role_id=str(activity["role_id"]),
+                activity_id=activity["id"],
+                role_id=activity["role_id"],
                 performed_by=self._user_id,
                 comments=comments,
                 attachments=attachments,
                 prostore_file_ids=stored_file_ids(self.prostore_file_ids),
             )
-            if not history_rules.is_row_of(row, instance_id=instance_id, activity_id=activity_id):
-                raise UnexpectedResponse("The response is not a history row of this activity")
+            if not history_rules.is_row_of(row, record):
+                raise UnexpectedResponse("The response is not a new history row of this activity")
         except (OutcomeUnknown, UnexpectedResponse, ServerError) as lost:  # a failed server may have acted
             row = self._resolve(record, describe(lost))
         except (AuthenticationError, ConfigurationError, ConnectionFailed, RateLimited):

@@ -252,7 +252,7 @@ READINGS = [
         rows(h), requested={"name": "Approve"}, user_id=USER, since=SINCE)),
     Reading(HISTORIES, v1_history.occurrence_of_row, lambda h: [v1_history.occurrence_of_row(row) for row in rows(h)]),
     Reading(HISTORIES, v1_history.is_row_of, lambda h: [
-        v1_history.is_row_of(row, instance_id="1", activity_id="2") for row in rows(h)]),
+        v1_history.is_row_of(row, SENT) for row in rows(h)]),
     Reading(LEGACY, item.is_named, lambda i: item.is_named(legacy(row(i)), ["Draft"])),
     Reading(LEGACY, item.stage_of, lambda i: item.stage_of(
         legacy(row(i)), until=["Draft"], histories=[], seen=SHOWN, is_over=True)),
@@ -317,7 +317,13 @@ READINGS = [
 # A well-formed instance, and an action, to compare malformed ones with.
 SHOWN = legacy({"id": 1, "current_workflow_state": {"id": 2, "name": "Start"}, "current_state_set_at": "2026-01-01"})
 ACTION = {"at": "2026-01-01T00:00:00Z", "state_id": "18706", "state_set_at": "2026-01-01T00:00:00Z"}
-SENT = {"state": v1.occurrence_of(SHOWN), "activity": {"id": "29945", "role_id": "1"}, "user_id": USER, "before": []}
+SENT = {
+    "instance": {"instance_id": "1"},
+    "state": v1.occurrence_of(SHOWN),
+    "activity": {"id": "29945", "role_id": "1"},
+    "user_id": USER,
+    "before": [],
+}
 
 # They take parameters of a DAG author, or what other rules have made, and no response.
 READ_NO_RESPONSE = {

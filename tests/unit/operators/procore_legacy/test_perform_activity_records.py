@@ -356,13 +356,37 @@ def test_undocumented_response_is_resolved_by_reading(emulator, store, response,
     assert posts(emulator) == 1
 
 
-@pytest.mark.parametrize("other", [{"workflow_activity_id": 1}, {"workflow_instance_id": 1}])
+@pytest.mark.parametrize(
+    "other", [{"workflow_activity_id": 1}, {"workflow_instance_id": 1}, {"workflow_user_role_id": 1}]
+)
 def test_response_about_something_else_is_not_a_success(emulator, store, other):
     row = {"id": 1, "workflow_activity_id": 29945, "workflow_instance_id": int(INSTANCE), **other}
     emulator.control("POST", "faults", **POST, status=201, json=row)
 
     with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
         perform().execute({"task_state_store": store})
+
+
+def test_earlier_row_in_the_response_is_not_a_success(emulator, store):
+    person(emulator, "Submit for Approval", "pat@example.com")
+    person(emulator, "Deny", "rita@example.com")
+    earlier = ProcoreLegacyHook().list_activity_histories(INSTANCE)[-1]
+    row = {"id": int(earlier["id"]), "workflow_activity_id": 29945, "workflow_instance_id": int(INSTANCE)}
+    emulator.control("POST", "faults", **POST, status=201, json=row)
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
+        perform().execute({"task_state_store": store})
+
+
+def test_activity_without_a_role_is_named_and_not_performed(emulator, store, monkeypatch):
+    shown = ProcoreLegacyHook().get_instance(INSTANCE)
+    for activity in shown["current_workflow_activities"]:
+        activity["workflow_user_role"] = None
+    monkeypatch.setattr(ProcoreLegacyHook, "get_instance", lambda self, instance_id: shown)
+
+    with pytest.raises(UnexpectedResponse, match="no role in which activity 'Submit for Approval'"):
+        perform().execute({"task_state_store": store})
+    assert posts(emulator) == 0
 
 
 @pytest.mark.parametrize("on_state_moved", ["fail", "skip", "succeed"])
