@@ -25,3 +25,12 @@ def documented_form() -> Iterator[None]:
 def is_id(value: Any) -> bool:
     """Return whether a value is an id: an int (a bool is an int in Python, but not an id) or non-empty text."""
     return type(value) is int or (isinstance(value, str) and value.strip() != "")
+
+
+def is_same_comment(one: Any, other: Any) -> bool:
+    """Return whether two comments have the same lines; a server may change line ends and the blanks around lines."""
+    return _lines(one) == _lines(other)
+
+
+def _lines(comment: Any) -> list[str]:
+    return [line.strip() for line in str("" if comment is None else comment).strip().splitlines()]

@@ -137,6 +137,15 @@ def terminated_by(history: Json) -> str | None:
     return _id(by) if isinstance(by, Mapping) else None
 
 
+@documented_form()
+def ended_otherwise(history: Json, user_id: str) -> bool:
+    """Return whether the history shows that an instance ended by something else than a termination by a user."""
+    by = terminated_by(history)
+    if by is not None:
+        return by != user_id
+    return timeline_of(history).state == "complete" and is_given(history.get("status"))
+
+
 def is_blocked(history: Json) -> bool:
     """Return whether an instance is blocked; histories of older API versions do not show it."""
     status = history.get("status")
@@ -374,11 +383,18 @@ def current_step(instance: Json) -> Json | None:
 
 
 def pending_assignees(step: Json) -> list[Json]:
-    """Return the assignees of a step occurrence who have not responded yet."""
+    """Return the assignees of a step occurrence who have not responded yet, without commenters."""
+    return [row["assignee"] for row in responses_of_assignees(step) if not row.get("submitted_at")]
+
+
+def responses_of_assignees(step: Json) -> list[Json]:
+    """Return the requested and submitted responses of a step occurrence that have an assignee who may decide."""
+    commenters = timeline.commenters_of(step)
     return [
-        occurrence["assignee"]
-        for occurrence in _rows(step.get("response_occurrences"))
-        if not occurrence.get("submitted_at") and isinstance(occurrence.get("assignee"), Mapping)
+        row
+        for row in _rows(step.get("response_occurrences"))
+        if isinstance(assignee := row.get("assignee"), Mapping)
+        and not (timeline.is_commenter(row) or timeline.is_commenter(assignee) or _id(assignee) in commenters)
     ]
 
 

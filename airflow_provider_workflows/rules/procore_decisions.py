@@ -423,9 +423,10 @@ def _lacks_responses(step: Event) -> bool:
 
 
 def commenters_of(step: Json) -> set[str | None]:
-    """Return the ids of the commenters that a step names outside of its responses."""
-    named = (row for key in ("individual_assignees", "additional_assignees") for row in rows_of(step.get(key)))
-    return {str_id(row) for row in named if is_commenter(row)}
+    """Return the ids of those that a step names outside of its responses as commenters, and not as responders too."""
+    named = [row for key in ("individual_assignees", "additional_assignees") for row in rows_of(step.get(key))]
+    responders = {str_id(row) for row in named if is_given(row.get("role_type")) and not is_commenter(row)}
+    return {str_id(row) for row in named if is_commenter(row)} - responders
 
 
 def is_commenter(row: Json) -> bool:

@@ -8,7 +8,14 @@ from typing import Any
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules.parameters import str_id
 from airflow_provider_workflows.rules.payload import documented_form
-from airflow_provider_workflows.rules.procore import current_step, details_of, events_of, response_options
+from airflow_provider_workflows.rules.procore import (
+    current_step,
+    details_of,
+    events_of,
+    response_options,
+    responses_of_assignees,
+)
+from airflow_provider_workflows.rules.procore_decisions import commenters_of, is_commenter
 from airflow_provider_workflows.rules.procore_decisions import rows_of as _rows
 from airflow_provider_workflows.rules.procore_decisions import str_id as _id
 
@@ -126,18 +133,28 @@ def recorded_response(instance: Json, step_occurrence_id: str, user_id: str) -> 
     step = current_step(instance)
     if step is None or _id(step) != step_occurrence_id:
         return None
-    for occurrence in _rows(step.get("response_occurrences")):
-        if occurrence.get("submitted_at") and _id(occurrence.get("assignee") or {}) == user_id:
-            option = occurrence.get("selected_response_option") or {}
-            return {
-                "step": step.get("name"),
-                "id": _id(option),
-                "name": option.get("name"),
-                "type": option.get("response_type"),
-                "comment": occurrence.get("comment"),
-                "at": occurrence["submitted_at"],
-            }
-    return None
+    own = [row for row in responses_of_assignees(step) if _id(row["assignee"]) == user_id]
+    submitted = _submitted(own, at="submitted_at", option="selected_response_option")
+    if submitted is None:
+        return None
+    option = submitted.get("selected_response_option") or {}
+    return {
+        "step": step.get("name"),
+        "id": _id(option),
+        "name": option.get("name"),
+        "type": option.get("response_type"),
+        "comment": submitted.get("comment"),
+        "at": submitted["submitted_at"],
+    }
+
+
+def _submitted(own: Collection[Json], *, at: str, option: str) -> Json | None:
+    """Return the row with a user's response; one without an option may be a remark, if another row shows more."""
+    submitted = [row for row in own if row.get(at)]
+    with_option = [row for row in submitted if row.get(option)]
+    if with_option:
+        return with_option[0]
+    return submitted[0] if submitted and len(submitted) == len(own) else None
 
 
 @documented_form()
@@ -152,25 +169,28 @@ def recorded_in_history(history: Json, step_occurrence_id: str, user_id: str) ->
         step = details_of(event)
         if event.get("type") != "ResponseStep" or _id(step) != step_occurrence_id:
             continue
-        for response in _rows(step.get("responses")):
-            if response.get("responded_at") and _id(response) == user_id:
-                label, kind = response.get("response"), response.get("response_type")
-                options = response_options(step)
-                ids = [
-                    option["id"]
-                    for option in options
-                    if _folded(option["name"]) == _folded(label) and _folded(kind) in ("", _folded(option["type"]))
-                ]
-                return {
-                    "step": step.get("name"),
-                    "id": ids[0] if len(ids) == 1 else None,
-                    "response_id": str_id(response.get("response_id")),
-                    "options": options,
-                    "name": label,
-                    "type": kind,
-                    "comment": response.get("comment"),
-                    "at": response["responded_at"],
-                }
+        rows = () if user_id in commenters_of(step) else _rows(step.get("responses"))
+        own = [row for row in rows if _id(row) == user_id and not is_commenter(row)]
+        response = _submitted(own, at="responded_at", option="response")
+        if response is None:
+            continue
+        label, kind = response.get("response"), response.get("response_type")
+        options = response_options(step)
+        ids = [
+            option["id"]
+            for option in options
+            if _folded(option["name"]) == _folded(label) and _folded(kind) in ("", _folded(option["type"]))
+        ]
+        return {
+            "step": step.get("name"),
+            "id": ids[0] if len(ids) == 1 else None,
+            "response_id": str_id(response.get("response_id")),
+            "options": options,
+            "name": label,
+            "type": kind,
+            "comment": response.get("comment"),
+            "at": response["responded_at"],
+        }
     return None
 
 

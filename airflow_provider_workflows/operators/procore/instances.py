@@ -55,7 +55,8 @@ class ProcoreTerminateInstanceOperator(ProcoreInstanceOperator):
     If an item is given, the first try stores the instance that it finds in Airflow's task state store (3.3+), so no
     retry terminates another one.
 
-    Returns ``{instance_id, item_id, tool_type, project_id, ended_at, already_ended}``.
+    Returns ``{instance_id, item_id, tool_type, project_id, ended_at, already_ended}``; ``already_ended`` is True if
+    the instance ended without this task, and None if its history cannot be read.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
@@ -86,16 +87,16 @@ class ProcoreTerminateInstanceOperator(ProcoreInstanceOperator):
             "tool_type": instance.get("tool_type"),
             "project_id": self.level,
         }
-        already_ended = rules.has_ended(instance)
-        if already_ended:
+        already_ended: bool | None = True
+        if rules.has_ended(instance):
             self.log.info("Instance %s ended at %s; nothing is sent.", instance_id, instance["ended_at"])
         else:
             ended, already_ended = self._terminate(instance_id, instance)
             instance = {**instance, **{name: value for name, value in ended.items() if value is not None}}
         return {**self.known, "ended_at": instance.get("ended_at"), "already_ended": already_ended}
 
-    def _terminate(self, instance_id: str, before: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-        """Terminate an instance; return it, and whether it had ended before this task terminated it."""
+    def _terminate(self, instance_id: str, before: Mapping[str, Any]) -> tuple[dict[str, Any], bool | None]:
+        """Terminate an instance; return it, and whether it had ended before this task terminated it, if known."""
         user_id = self.hook.user_id
 
         def send() -> dict[str, Any]:
@@ -119,6 +120,15 @@ class ProcoreTerminateInstanceOperator(ProcoreInstanceOperator):
                 raise
             self.log.info("%s Instance %s has ended in the meantime.", describe(rejection), instance_id)
             return already_ended, True
+        try:  # a request for an instance that has ended succeeds, too
+            history = self.hook.get_instance_history(instance_id, project_id=self.level)
+            had_ended = rules.ended_otherwise(history, user_id)
+        except WorkflowsError as fault:
+            self.log.warning("It is not known who ended instance %s: %s", instance_id, fault)
+            return ended, None
+        if had_ended:
+            self.log.info("Instance %s has ended in the meantime, and not by this task.", instance_id)
+            return ended, True
         self.log.info(
             "Terminated instance %s (item %s)%s as user %s.",
             *(instance_id, str_id(before.get("item_id")), current_position(before), user_id),

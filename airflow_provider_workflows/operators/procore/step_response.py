@@ -30,6 +30,7 @@ from airflow_provider_workflows.operators.unknown_outcome import describe, poll_
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_responses as response_rules
 from airflow_provider_workflows.rules.parameters import str_id
+from airflow_provider_workflows.rules.payload import is_same_comment
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore import ProcoreHook
@@ -231,7 +232,7 @@ class StepResponder(ABC):
                 f"The step already has the response {recorded['name']!r} (type {recorded['type']}, at "
                 f"{recorded['at']}) of user {view.user_id}; {explanation}"
             )
-        if (recorded.get("comment") or "").strip() != (self._comment_at(view.occurrence_id) or "").strip():
+        if not is_same_comment(recorded.get("comment"), self._comment_at(view.occurrence_id)):
             self.log.warning("The recorded response has another comment; Procore does not replace it.")
 
     @property

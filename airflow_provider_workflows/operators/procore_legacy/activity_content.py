@@ -32,15 +32,6 @@ def comment_text(comments: Any) -> str | None:
     return text
 
 
-def is_same_comment(one: Any, other: Any) -> bool:
-    """Return whether two comments have the same lines; a server may change line ends and the blanks around lines."""
-    return _lines(one) == _lines(other)
-
-
-def _lines(comment: Any) -> list[str]:
-    return [line.strip() for line in str("" if comment is None else comment).strip().splitlines()]
-
-
 def stored_file_ids(prostore_file_ids: Any) -> list[str]:
     """
     Return the ids of the files to attach that Procore stores already.

@@ -33,7 +33,6 @@ from airflow_provider_workflows.operators.procore_legacy.activity_content import
     comment_text,
     content_of,
     count_of_files,
-    is_same_comment,
     stored_file_ids,
 )
 from airflow_provider_workflows.operators.procore_legacy.base import ProcoreLegacyOperator
@@ -46,7 +45,7 @@ from airflow_provider_workflows.rules.parameters import (
     check_required,
     str_id,
 )
-from airflow_provider_workflows.rules.payload import documented_form
+from airflow_provider_workflows.rules.payload import documented_form, is_same_comment
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:

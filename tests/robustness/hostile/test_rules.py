@@ -104,6 +104,7 @@ READINGS = [
     Reading(HISTORY, v2.evaluate_instance, lambda h: v2.evaluate_instance(
         described(row(h)), occurrence=v2.find_occurrence(row(h), "Budget Check"), awaited=["x"], **STATES)),
     Reading(HISTORY, v2.terminated_by, lambda h: v2.terminated_by(row(h))),
+    Reading(HISTORY, v2.ended_otherwise, lambda h: v2.ended_otherwise(row(h), USER)),
     Reading(HISTORY, v2.is_blocked, lambda h: v2.is_blocked(row(h))),
     Reading(HISTORY, v2.find_occurrence, lambda h: v2.find_occurrence(row(h), "Budget Check", decided=True)),
     Reading(HISTORY, v2.find_occurrence, lambda h: v2.find_occurrence(row(h), "Director Approval", after=STEP)),
@@ -145,6 +146,7 @@ READINGS = [
     Reading(INSTANCE, v2.is_between_steps, lambda i: v2.is_between_steps(row(i))),
     Reading(INSTANCE, v2.current_step, lambda i: v2.current_step(row(i))),
     Reading(INSTANCE, v2.pending_assignees, lambda i: v2.pending_assignees(v2.current_step(row(i)) or {})),
+    Reading(INSTANCE, v2.responses_of_assignees, lambda i: v2.responses_of_assignees(v2.current_step(row(i)) or {})),
     Reading(INSTANCE, v2.response_options, lambda i: v2.response_options(v2.current_step(row(i)) or {})),
     Reading(INSTANCE, v2.assignee_ids, lambda i: v2.assignee_ids(v2.current_step(row(i)) or {})),
     Reading(INSTANCE, options.recorded_response, lambda i: options.recorded_response(row(i), STEP, USER)),

@@ -185,12 +185,41 @@ STEP = {
 }
 
 
+@pytest.mark.parametrize(
+    ("named", "row"),
+    [
+        ([], {"role_type": "commenter"}),
+        ([{"id": "90001", "role_type": "Commenter"}], {}),
+        ([{"id": 90001, "role_type": "commenter"}, {"id": 90001, "role_type": "responder"}], None),
+    ],
+)
+def test_commenter_has_no_response_request(named, row):
+    rows = [{**STEP["response_occurrences"][0], **(row or {})}]
+    step = {**STEP, "response_occurrences": rows, "individual_assignees": named}
+
+    assert (rules.response_request(instance_at(step), "90001") is None) == (row is not None)
+
+
 def test_only_a_pending_assignee_has_a_response_request():
     assert rules.response_request(instance_at(STEP), "90001")["step_occurrence_id"] == "31"
     assert rules.response_request(instance_at(STEP), "90004") is None
     assert rules.response_request({**instance_at(STEP), "item_id": None}, "90001")["item_id"] is None
     assert rules.response_request(instance_at(None), "90001") is None
     assert rules.response_request(instance_at(STEP, ended_at="2026-01-05T00:00:00Z"), "90001") is None
+
+
+@pytest.mark.parametrize(
+    ("history", "otherwise"),
+    [
+        ({"status": "complete", "history": []}, True),
+        ({"status": "terminated", "history": []}, False),
+        ({"history": [{"type": "EndStep", "details": {**END, "end_type": None}}]}, False),
+        ({"history": [{"type": "WorkflowTerminated", "details": {"terminated_by": {"id": 90001}}}]}, False),
+        ({"history": [{"type": "WorkflowTerminated", "details": {"terminated_by": {"id": 90004}}}]}, True),
+    ],
+)
+def test_end_of_an_instance_is_by_a_user_or_otherwise(history, otherwise):
+    assert rules.ended_otherwise(history, "90001") is otherwise
 
 
 @pytest.mark.parametrize(

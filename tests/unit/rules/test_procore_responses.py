@@ -62,6 +62,38 @@ def test_recorded_response_is_found_at_the_step_and_in_the_history():
     assert (in_history["id"], in_history["name"], in_history["comment"]) == ("1", "Approve", "ok")
 
 
+REMARK = {"assignee": {"id": 90001}, "submitted_at": "2026-01-01T08:30:00Z", "selected_response_option": None}
+PENDING = {"assignee": {"id": 90001}, "submitted_at": None}
+CHOSEN = {**REMARK, "selected_response_option": {"id": 1, "name": "Approve"}}
+
+
+@pytest.mark.parametrize(
+    ("rows", "name"),
+    [
+        ([REMARK, PENDING], "none"),
+        ([REMARK, CHOSEN], "Approve"),
+        ([CHOSEN], "Approve"),
+        ([{**CHOSEN, "role_type": "commenter"}, PENDING], "none"),
+        ([REMARK], None),  # a response whose option is hidden
+    ],
+)
+def test_remark_is_not_a_recorded_response(rows, name):
+    recorded = response_rules.recorded_response(instance_at({**STEP, "response_occurrences": rows}), "31", "90001")
+    responses = [
+        {
+            "id": row["assignee"]["id"],
+            "responded_at": row["submitted_at"],
+            "response": (row.get("selected_response_option") or {}).get("name"),
+            "role_type": row.get("role_type"),
+        }
+        for row in rows
+    ]
+    in_history = response_rules.recorded_in_history(history_of({**BUDGET_CHECK, "responses": responses}), "11", "90001")
+
+    for found in (recorded, in_history):
+        assert ("none" if found is None else found["name"]) == name
+
+
 def test_response_of_another_occurrence_or_user_is_not_counted():
     history = history_of(BUDGET_CHECK)
 

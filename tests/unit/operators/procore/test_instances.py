@@ -521,6 +521,21 @@ def test_an_end_whose_response_was_lost_is_made_once(emulator, store, moment):
     assert len(effects(emulator, "terminate")) == 1
 
 
+@pytest.mark.parametrize(("readable", "already_ended"), [(True, True), (False, None)])
+def test_end_by_another_user_is_not_claimed(emulator, store, monkeypatch, readable, already_ended):
+    send = ProcoreHook.terminate_instance
+
+    def ended_before(hook, instance_id, **where):
+        emulator.control("POST", f"procore/instances/{instance_id}/terminate", login="dana@example.com")
+        if not readable:
+            emulator.control("POST", "faults", method="GET", path="/history$", status=403, times=9)
+        return send(hook, instance_id, **where)
+
+    monkeypatch.setattr(ProcoreHook, "terminate_instance", ended_before)
+
+    assert terminate().execute({"task_state_store": store})["already_ended"] is already_ended
+
+
 def test_ending_that_is_switched_off_is_a_rejection(emulator, store):
     emulator.control("PATCH", "flags", terminate_enabled="off")
 
