@@ -19,7 +19,7 @@ from airflow_provider_workflows.exceptions import (
     DryRun,
     WorkflowsError,
 )
-from airflow_provider_workflows.operators.booleans import BooleanParameters
+from airflow_provider_workflows.operators.checked_parameters import CheckedParameters
 from airflow_provider_workflows.operators.dry_run import DryRunParameter, dry_run_context
 from airflow_provider_workflows.operators.tracing import action_span
 from airflow_provider_workflows.operators.waiting import DEADLINE, LABEL_TEMPLATE, WaitLifeCycle
@@ -46,7 +46,7 @@ PIN_TTL = timedelta(days=365)
 TRIGGER = "trigger"  # key in the task state store: the trigger of the deferral
 
 
-class WorkflowsOperator(BooleanParameters):
+class WorkflowsOperator(CheckedParameters):
     """
     Perform one action in Procore or Workflowsoft; an Airflow retry never performs it a second time.
 

@@ -28,8 +28,14 @@ def check_rendered(operator: Any) -> None:
     converted to text, because it is an id or a label. Any other value is rejected, because its original text is
     unknown. The annotations of the constructors define which parameters are text.
 
-    :raises ConfigurationError: a value cannot be converted; the message names the parameter.
+    :raises ConfigurationError: a value cannot be converted, or was rendered to None although it is not free text; the
+        message names the parameter.
     """
+    for name in sorted(getattr(operator, "rendered_to_none", frozenset()) - set(FREE_TEXT)):
+        raise ConfigurationError(
+            f"{name} was rendered to None: its template, or the task whose output it is, returned no value. Omit it if "
+            "it is not needed."
+        )
     for name, kind in text_parameters(type(operator)).items():  # type: ignore[arg-type]  # a class can be hashed
         value = getattr(operator, name, None)
         if value is None or (kind == ROW and isinstance(value, Mapping)):

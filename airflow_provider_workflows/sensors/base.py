@@ -19,7 +19,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_workflows.exceptions import WorkflowsError
-from airflow_provider_workflows.operators.booleans import BooleanParameters
+from airflow_provider_workflows.operators.checked_parameters import CheckedParameters
 from airflow_provider_workflows.operators.waiting import LABEL_TEMPLATE, WaitLifeCycle
 from airflow_provider_workflows.rules.decision_summary import summary_of
 from airflow_provider_workflows.rules.parameters import check_rendered, check_seconds, seconds
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 ENDS_THE_TASK = (AirflowFailException, AirflowSensorTimeout, AirflowSkipException)
 
 
-class WorkflowsSensor(WaitLifeCycle, BooleanParameters, BaseSensorOperator):
+class WorkflowsSensor(WaitLifeCycle, CheckedParameters, BaseSensorOperator):
     """
     Wait for the result of a trigger, on a worker or in the triggerer.
 

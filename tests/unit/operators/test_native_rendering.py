@@ -10,6 +10,7 @@ from airflow.sdk import DAG, task
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.operators.procore import (
     ProcoreAddAssigneesOperator,
+    ProcoreBulkReplaceAssigneesOperator,
     ProcoreBulkStartInstancesOperator,
     ProcoreListInstancesOperator,
     ProcorePresetAssigneesOperator,
@@ -35,6 +36,7 @@ GOOD = {
     ProcoreStartInstanceOperator: {"tool_type": TOOL, "item_id": "5009", "confirm_timeout": timedelta(seconds=1)},
     ProcoreTerminateInstanceOperator: {"instance_id": "700001"},
     ProcoreAddAssigneesOperator: {"instance_id": "700001", "assignees": "90003", "reason": "Leave"},
+    ProcoreBulkReplaceAssigneesOperator: {"old_assignee": "90001", "new_assignees": ["90003"], "reason": "other"},
     ProcoreBulkStartInstancesOperator: {"tool_type": TOOL, "items": ["5009"]},
     ProcoreLegacyPerformActivityOperator: {
         "instance_id": "568150",
@@ -125,6 +127,45 @@ def test_whole_numbers_are_ids_and_labels(emulator, store):
 
     assert (result["option"], result["comment"]) == ("Approve", "2026")
     assert native(ProcoreStartInstanceOperator, store, item_id=5009)["item_id"] == "5009"
+
+
+@pytest.mark.parametrize("is_mapped", [False, True])
+@pytest.mark.parametrize("is_template", [True, False])
+@pytest.mark.parametrize(
+    ("cls", "name"),
+    [
+        (ProcoreRespondOperator, "step_occurrence_id"),
+        (ProcoreRespondOperator, "attachments"),
+        (ProcoreRespondOperator, "project_id"),
+        (ProcoreStartInstanceOperator, "preset_id"),
+        (ProcoreBulkReplaceAssigneesOperator, "project_ids"),
+        (ProcoreBulkReplaceAssigneesOperator, "tools"),
+        (WorkflowsoftCreateTaskOperator, "assigned_to"),
+        (ProcoreInstanceSensor, "project_id"),
+    ],
+)
+def test_a_parameter_rendered_to_none_is_not_omitted(emulator, store, cls, name, is_template, is_mapped):
+    with DAG("any", schedule=None, params={"n": None}, render_template_as_native_obj=True):
+        parameters = {**GOOD[cls], name: "{{ params.n }}" if is_template else task_result()}
+        if is_mapped:
+            operator = cls.partial(task_id="act", **parameters).expand(doc=["a"]).unmap({"doc": "a"})
+        else:
+            operator = cls(task_id="act", **parameters)
+    if is_template:
+        operator.render_template_fields({"params": {"n": None}})
+    else:
+        setattr(operator, name, None)  # as Airflow does with the output of a task
+
+    with pytest.raises(ConfigurationError, match=f"^{name} was rendered to None"):
+        operator.execute({"task_state_store": store})
+    assert emulator.requests() == []
+
+
+def test_a_comment_may_be_rendered_to_none(store):
+    operator = ProcoreRespondOperator(task_id="act", **GOOD[ProcoreRespondOperator], comment="{{ params.n }}")
+    operator.comment = None
+
+    assert operator.execute({"task_state_store": store})["option"] == "Approve"
 
 
 # --- booleans, which are not templated ---

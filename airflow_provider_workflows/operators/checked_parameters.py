@@ -1,0 +1,41 @@
+"""The parameters of all operators and sensors: booleans are checked at parsing, renderings to None are remembered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_provider_workflows.rules.parameters import boolean_parameters, check_boolean, is_template
+
+
+class CheckedParameters(BaseOperator):
+    """
+    Require a boolean in every parameter that is annotated as one, in the line of the DAG file that gives it.
+
+    Parameters of a mapped task that ``default_args`` or ``expand`` give are checked when the task starts. The names of
+    parameters whose template, or output of another task, was rendered to None are in ``rendered_to_none``, because None
+    would mean that the parameter is omitted.
+    """
+
+    rendered_to_none: frozenset[str] = frozenset()
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """Create a mapped task; see Airflow's ``BaseOperator.partial``."""
+        for name, may_be_none in boolean_parameters(cls).items():
+            if name in kwargs:
+                check_boolean(name, kwargs[name], may_be_none=may_be_none)
+        return super().partial(**kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        may_be_none = boolean_parameters(type(self)).get(name)
+        if may_be_none is not None:
+            check_boolean(name, value, may_be_none=may_be_none)
+        if value is None and name in self.template_fields and _is_to_be_rendered(vars(self).get(name)):
+            super().__setattr__("rendered_to_none", self.rendered_to_none | {name})
+        super().__setattr__(name, value)
+
+
+def _is_to_be_rendered(value: Any) -> bool:
+    return is_template(value) if isinstance(value, str) else hasattr(value, "resolve")
