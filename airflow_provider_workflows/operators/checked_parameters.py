@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 
 from airflow_provider_workflows.rules.parameters import boolean_parameters, check_boolean, is_template
 
@@ -38,4 +38,5 @@ class CheckedParameters(BaseOperator):
 
 
 def _is_to_be_rendered(value: Any) -> bool:
-    return is_template(value) if isinstance(value, str) else hasattr(value, "resolve")
+    # An argument of a mapped task group is no XComArg: there None is one of the values that the author listed.
+    return is_template(value) if isinstance(value, str) else isinstance(value, XComArg)
