@@ -39,4 +39,4 @@ class CheckedParameters(BaseOperator):
 
 def _is_to_be_rendered(value: Any) -> bool:
     # An argument of a mapped task group is no XComArg: there None is one of the values that the author listed.
-    return is_template(value) if isinstance(value, str) else isinstance(value, XComArg)
+    return is_template(value) if isinstance(value, str) else callable(value) or isinstance(value, XComArg)
