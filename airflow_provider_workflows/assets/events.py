@@ -108,7 +108,12 @@ def check_constants(**parameters: Any) -> None:
     from airflow_provider_workflows.triggers.events import constant
 
     for name, value in parameters.items():
-        for item in as_list(value):
+        items = as_list(value)
+        if value is not None and (not items or None in items):
+            raise ConfigurationError(
+                f"{name} is an empty list, or has None in it. Give at least one value, or omit it."
+            )
+        for item in items:
             try:
                 constant(name, item)
             except ConfigurationError as fault:

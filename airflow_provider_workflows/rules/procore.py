@@ -433,7 +433,7 @@ def attachment_ids(attachments: Any) -> dict[str, list[str]]:
 
     :raises ConfigurationError: they are no mapping of kinds to ids, or one of the ids is none.
     """
-    if not isinstance(attachments or {}, Mapping):
+    if attachments is not None and not isinstance(attachments, Mapping):
         raise ConfigurationError(f"attachments must be a mapping of kinds to ids; got {attachments!r}.")
     found: dict[str, list[str]] = {}
     for kind, ids in (attachments or {}).items():

@@ -205,7 +205,7 @@ class ProcoreApprovalOperator(ProcoreRespondOperator, WaitingOperator):
         self.check_wait()
         check_optional(self, "step_occurrence_id")
         check_choice("on_step_moved", self.on_step_moved, ON_STEP_MOVED)
-        if not isinstance(self.fields or {}, Mapping):
+        if self.fields is not None and not isinstance(self.fields, Mapping):
             raise ConfigurationError(f"fields must be a mapping of labels to values; got {self.fields!r}.")
         for label in self.fields or {}:
             if not str(label).strip():

@@ -196,9 +196,9 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         check_choice("on_active_instance", self.on_active_instance, ON_ACTIVE_INSTANCE)
         check_choice("on_failed_items", self.on_failed_items, ON_FAILED_ITEMS)
         self.check_wait()
-        if not isinstance(self.chunk_size, int) or self.chunk_size < 1:
+        if type(self.chunk_size) is not int or self.chunk_size < 1:
             raise ConfigurationError(f"chunk_size must be a whole number of items, 1 or more; got {self.chunk_size!r}.")
-        if isinstance(self.items, (str, Mapping)) or not isinstance(self.items, Sequence) or not self.items:
+        if isinstance(self.items, (str, bytes, Mapping)) or not isinstance(self.items, Sequence) or not self.items:
             raise ConfigurationError("items must be a list of item ids or {item_id, preset_id}, at least one.")
         items = [self._item(item) for item in self.items]
         ids = [item["item_id"] for item in items]

@@ -228,7 +228,7 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
                 check_required(item_ids=item_id)
             if len(as_list(self.tool_type)) > 1 or len(as_list(self.project_id)) > 1:
                 raise ConfigurationError("item_ids belong to one tool_type and one project_id; several were given.")
-        if not isinstance(self.batch_size, int) or self.batch_size < 1:
+        if type(self.batch_size) is not int or self.batch_size < 1:
             raise ConfigurationError(
                 f"batch_size must be a whole number of items, at least 1; got {self.batch_size!r}."
             )

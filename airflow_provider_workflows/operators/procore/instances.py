@@ -278,7 +278,7 @@ class ProcoreRefreshInstanceOperator(ProcoreInstanceOperator):
 
     def act(self, context: Context) -> dict[str, Any]:
         self.check_instance()
-        if not isinstance(self.max_refreshes, int) or self.max_refreshes < 1:
+        if type(self.max_refreshes) is not int or self.max_refreshes < 1:
             raise ConfigurationError(f"max_refreshes must be a whole number, 1 or more; got {self.max_refreshes!r}.")
         instance_id = self.pinned_instance_id(context, "refresh")
         shown = self.show(instance_id)

@@ -125,7 +125,7 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
             raise ConfigurationError("states is an empty list; leave it out to mean all.")
         for name in ("limit", "batch_size"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if value is not None and (type(value) is not int or value < 1):
                 raise ConfigurationError(f"{name} must be a whole number, 1 or more; got {value!r}.")
 
     def _states(self) -> list[str]:

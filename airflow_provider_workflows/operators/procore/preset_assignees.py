@@ -226,7 +226,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator, WritingOperator):
             if getattr(self, name) is not None:
                 check_required(**{name: getattr(self, name)})
         assignments = self.assignments
-        if isinstance(assignments, (str, Mapping)) or not isinstance(assignments, Sequence) or not assignments:
+        if isinstance(assignments, (str, bytes, Mapping)) or not isinstance(assignments, Sequence) or not assignments:
             raise ConfigurationError("assignments must be a list with at least one assignment.")
         plan = self.approved_plan
         if plan is not None and (not isinstance(plan, Mapping) or not isinstance(plan.get("presets"), list)):

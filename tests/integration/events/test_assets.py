@@ -174,6 +174,8 @@ def test_watcher_survives_a_round_trip_through_the_database(asset):
         ({"user": "{{ var.value.us }}"}, "user is a template"),
         ({"company_id": ...}, "company_id"),
         ({"project_id": [datetime(2026, 1, 1)]}, "project_id"),
+        ({"project_id": []}, "project_id"),
+        ({"project_id": [None]}, "project_id"),
         ({"procore_conn_id": None}, "procore_conn_id"),
         ({"poll_interval": 0}, "poll_interval"),
         ({"poll_interval": -1.0}, "poll_interval"),

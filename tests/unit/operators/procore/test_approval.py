@@ -587,6 +587,7 @@ def test_step_of_another_user_is_an_error_before_a_request(emulator, task):
         ({"step_occurrence_id": ""}, "step_occurrence_id"),
         ({"on_step_moved": "retry"}, "on_step_moved"),
         ({"fields": ["Amount"]}, "fields"),
+        ({"fields": ""}, "fields"),
         ({"fields": {" ": 1}}, "fields"),
         ({"assigned_users": ["kim"]}, "assigned_users"),
         ({"assigned_users": [{"id": "7"}]}, "assigned_users"),

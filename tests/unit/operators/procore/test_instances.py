@@ -939,7 +939,12 @@ def test_a_bad_parameter_is_named_before_anything_is_sent(emulator, store, build
 
 @pytest.mark.parametrize(
     ("build", "bad"),
-    [(restart, {"restart_mode": "x"}), (refresh, {"max_refreshes": 0}), (refresh, {"max_refreshes": "2"})],
+    [
+        (restart, {"restart_mode": "x"}),
+        (refresh, {"max_refreshes": True}),
+        (refresh, {"max_refreshes": 0}),
+        (refresh, {"max_refreshes": "2"}),
+    ],
 )
 def test_its_own_bad_parameter_is_named_before_sending(emulator, store, build, bad):
     with pytest.raises(ConfigurationError, match=next(iter(bad))):

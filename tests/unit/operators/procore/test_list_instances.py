@@ -165,6 +165,7 @@ def test_nothing_is_an_empty_list_with_and_without_batches(emulator):
         ({"states": "stuck"}, "states: unknown state stuck"),
         ({"limit": 0}, "limit"),
         ({"limit": "7"}, "limit"),
+        ({"limit": True}, "limit"),
         ({"batch_size": -1}, "batch_size"),
         ({"company_id": "acme"}, "company_id"),
     ],

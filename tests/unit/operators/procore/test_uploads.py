@@ -151,6 +151,7 @@ def test_every_kind_of_attachment_goes_along(emulator, store, kind):
 @pytest.mark.parametrize(
     ("attachments", "named"),
     [
+        *((value, "attachments must be a mapping") for value in ("", 0, False, [])),
         ({"photo_ids": ["1"]}, "the keys of attachments .* must be one of prostore_file_ids"),
         ({"form_ids": []}, "attachments: form_ids"),
         ({"form_ids": None}, "attachments: form_ids"),
