@@ -108,12 +108,9 @@ def check_constants(**parameters: Any) -> None:
     from airflow_provider_workflows.triggers.events import constant
 
     for name, value in parameters.items():
-        items = as_list(value)
-        if value is not None and (not items or None in items):
-            raise ConfigurationError(
-                f"{name} is an empty list, or has None in it. Give at least one value, or omit it."
-            )
-        for item in items:
+        for item in as_list(value):
+            if item is None and value is not None:
+                raise ConfigurationError(f"{name} has None in its list. Give each value, or omit {name}.")
             try:
                 constant(name, item)
             except ConfigurationError as fault:

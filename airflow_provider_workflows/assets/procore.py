@@ -87,6 +87,8 @@ def procore_asset(
             "tool_subtype": tool_subtype,
         }
         check_constants(**place, user=user, states=states, changes=changes)
+        if project_id is not None and not as_list(project_id):
+            raise ConfigurationError("project_id is an empty list. Name at least one, or omit it.")
         if tool_subtype is None and NEEDS_SUBTYPE in as_list(tool_type):
             raise ConfigurationError(
                 f"tool_subtype is missing: tool_type={NEEDS_SUBTYPE!r} needs it, the id of the correspondence type."

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.operators.waiting import TTL_AFTER_DEADLINE
 from airflow_provider_workflows.rules.datetimes import zoned_time
-from airflow_provider_workflows.rules.parameters import check_required, literals, require_exactly_one, str_id
+from airflow_provider_workflows.rules.parameters import (
+    check_optional,
+    check_required,
+    literals,
+    require_exactly_one,
+    str_id,
+)
 from airflow_provider_workflows.sensors.overdue import NotifyingSensor
 from airflow_provider_workflows.sensors.procore_base import ProcoreConnectionSensor
 from airflow_provider_workflows.version_compat import task_state_store
@@ -141,6 +147,7 @@ class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
         require_exactly_one(instance_id=self.instance_id, object_id=self.object_id)
         if self.object_id is not None:
             check_required(object_type=self.object_type)
+        check_optional(self, "project_id", "object_type")
         self._check_activity()
         return ProcoreLegacyInstanceWaitTrigger(
             **self.trigger_arguments(),

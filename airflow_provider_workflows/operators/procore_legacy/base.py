@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.operators.procore.base import ProcoreConnectionOperator
-from airflow_provider_workflows.rules.parameters import check_required, require_exactly_one, str_id
+from airflow_provider_workflows.rules.parameters import check_optional, check_required, require_exactly_one, str_id
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
@@ -62,6 +62,7 @@ class ProcoreLegacyOperator(ProcoreLegacyConnectionOperator):
         require_exactly_one(instance_id=self.instance_id, object_id=self.object_id)
         if self.object_id is not None:
             check_required(object_type=self.object_type)
+        check_optional(self, "project_id", "object_type")
 
     def find_instance_id(self) -> str:
         """Return the id of the instance, also if the object is given."""

@@ -21,7 +21,7 @@ from airflow_provider_workflows.operators.procore.history_export import ProcoreE
 from airflow_provider_workflows.operators.procore_legacy.base import ProcoreLegacyConnectionOperator
 from airflow_provider_workflows.operators.procore_legacy.history_parts import HistoryParts
 from airflow_provider_workflows.rules import procore_history as rules
-from airflow_provider_workflows.rules.parameters import as_list, check_required, str_id
+from airflow_provider_workflows.rules.parameters import as_list, check_optional, check_required, str_id
 from airflow_provider_workflows.rules.procore_legacy import (
     describe_instance,
     has_ended,
@@ -43,7 +43,8 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, Procore
     Export the activity histories of legacy workflow instances as the tables instances and activities.
 
     The API lists active instances only. Name instances that have ended since the last export in ``instance_ids``.
-    The operator makes one request for each instance.
+    The operator makes one request for each instance. With a project, from the task or the connection, it exports that
+    project's instances only; instances without a project, or named ones of another project, are in ``failed``.
 
     Returns ``{paths: {instances, activities}, instances, activities, unchanged, forbidden, failed, changed_since,
     watermark}`` as ``ProcoreHistoryToObjectStorageOperator`` does. With ``part_size`` it returns ``{manifest,
@@ -53,6 +54,8 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, Procore
 
     Reference: https://developers.procore.com/documentation/tutorial-workflows
 
+    :param project_id: Project whose instances to export, or ``company`` for all; default: the connection's, else all
+        (templated).
     :param instance_ids: Ids of the instances to export; default: the active ones (templated).
     :param include_active: Export the active instances in addition to ``instance_ids``.
     :param changed_since: Leave out listed instances that entered their state before this time: ISO-8601 text with a
@@ -97,6 +100,7 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, Procore
         return self._export_in_parts(self.part_size)
 
     def check_parameters(self) -> None:
+        check_optional(self, "project_id")
         for instance_id in self._requested_ids():
             check_required(instance_ids=instance_id)
         if self.part_size is None:
@@ -127,6 +131,8 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, Procore
             if instance_id in exported or not (is_requested or rules.legacy_has_changed(instance, since)):
                 continue
             exported.add(instance_id)
+            if not self._is_of_project(instance, report):
+                continue
             try:
                 histories = self.hook.list_activity_histories(instance_id)
             except (*REJECTIONS, *READ_FAULTS) as rejection:
@@ -157,6 +163,18 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, Procore
                 report.record_rejected(rejection, instance_id=instance_id)
         if self.lists_active:
             yield from self.hook.list_instances()
+
+    def _is_of_project(self, instance: Json, report: Report) -> bool:
+        """Return whether an instance belongs to the project to export; report it if that is unknown or unexpected."""
+        row = rules.legacy_instance_row(instance, company_id=self.hook.company_id)
+        instance_id, project_id = str(row["instance_id"]), row["project_id"]
+        if self.hook.project_id in (None, project_id):
+            return True
+        if project_id is None:
+            report.miss("The instance shows no project", instance_id=instance_id)
+        elif instance_id in self._unique_ids:
+            report.miss(f"The instance belongs to project {project_id}", instance_id=instance_id)
+        return False
 
     @property
     def lists_active(self) -> bool:
@@ -242,7 +260,7 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, Procore
             instance_id = rules.text(instance.get("id"))
             if instance_id is None:
                 nameless += 1
-            else:
+            elif self._is_of_project(instance, report):
                 listed[instance_id] = instance
         if nameless and not any("instance_id" not in missed for missed in report.failed):  # once in all rounds
             report.miss(f"The list shows {nameless} instances without their id")
@@ -252,6 +270,8 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, Procore
         """Store an instance if it is not stored as it is now; return whether it is stored as it is now."""
         try:
             instance = self.hook.get_instance(instance_id) if listed is None else listed
+            if not self._is_of_project(instance, report):
+                return False
             histories = self.hook.list_activity_histories(instance_id)
         except (*REJECTIONS, *READ_FAULTS) as rejection:
             report.record_rejected(rejection, instance_id=instance_id)

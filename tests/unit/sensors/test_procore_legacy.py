@@ -320,6 +320,8 @@ def test_missing_instance_ends_the_wait(emulator, store):
 @pytest.mark.parametrize(
     ("parameters", "named"),
     [
+        ({"project_id": ""}, "project_id is missing"),
+        ({"object_type": "None"}, "object_type is missing"),
         ({"instance_id": "1", "object_id": "2"}, "instance_id and object_id"),
         ({"object_id": "2"}, "object_type"),
         ({"until": ()}, "until or activity is missing"),

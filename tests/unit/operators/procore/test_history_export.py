@@ -592,6 +592,39 @@ def test_named_legacy_instances_are_exported_after_their_end(emulator, folder):
     assert sorted(ids(export_legacy(folder, instance_ids="568151", include_active=True))) == ["568150", "568151"]
 
 
+@pytest.mark.parametrize(
+    ("parameters", "exported", "failed"),
+    [
+        ({"project_id": 1001}, ["568150"], ["568151"]),
+        ({"project_id": "1002"}, ["568152"], ["568151"]),
+        ({"project_id": "company"}, ["568150", "568151", "568152"], []),
+        ({"project_id": "1001", "instance_ids": ["568150", "568152"]}, ["568150"], ["568152"]),
+    ],
+)
+@pytest.mark.parametrize("part_size", [None, 10])
+def test_only_instances_of_the_project_are_exported(folder, monkeypatch, parameters, exported, failed, part_size):
+    list_instances, get_instance = ProcoreLegacyHook.list_instances, ProcoreLegacyHook.get_instance
+    projects = {"568150": {"id": "1001"}, "568151": None, "568152": {"id": "1002"}}
+
+    def shown(self, instance_id):
+        return {**get_instance(self, "568151"), "id": instance_id, "project": projects[instance_id]}
+
+    def listed(self):
+        [row, *_] = list_instances(self)
+        return [{**row, "id": instance_id, "project": project} for instance_id, project in projects.items()]
+
+    monkeypatch.setattr(ProcoreLegacyHook, "list_instances", listed)
+    monkeypatch.setattr(ProcoreLegacyHook, "get_instance", shown)
+    monkeypatch.setattr(ProcoreLegacyHook, "list_activity_histories", lambda self, instance_id: [])
+
+    result = export_legacy(folder, part_size=part_size, **parameters)
+
+    assert result["instances"] == len(exported)
+    assert [entry["instance_id"] for entry in result["failed"]] == failed
+    if part_size is None:
+        assert sorted(ids(result)) == exported
+
+
 def test_a_forbidden_legacy_instance_is_reported(emulator, folder):
     emulator.control("POST", "faults", method="GET", path="/workflow_activity_histories$", status=403, json={})
 

@@ -343,6 +343,8 @@ def test_without_a_store_a_retried_task_needs_its_pin(emulator):
 @pytest.mark.parametrize(
     ("parameters", "named"),
     [
+        ({"project_id": ""}, "project_id is missing"),
+        ({"object_type": "None"}, "object_type is missing"),
         ({"instance_id": "1", "object_id": "2"}, "instance_id and object_id"),
         ({"instance_id": None}, "instance_id, object_id"),
         ({"object_id": "1"}, "object_type"),
