@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
 from airflow_provider_workflows.rules.parameters import as_list, check_required
 
 if TYPE_CHECKING:
@@ -65,6 +68,8 @@ def storage_path(parameter: str, value: Any, conn_id: str | None = None) -> Obje
     from airflow.sdk import ObjectStoragePath
 
     check_required(**{parameter: value})
+    if not isinstance(value, (str, os.PathLike, ObjectStoragePath)) or "\0" in str(value):
+        raise ConfigurationError(f"{parameter} must be a path or a URL as text, or a path object; got {value!r}.")
     _check_stays(parameter, value)
     try:
         path = ObjectStoragePath(value, conn_id=conn_id) if conn_id is not None else ObjectStoragePath(value)
@@ -75,6 +80,36 @@ def storage_path(parameter: str, value: Any, conn_id: str | None = None) -> Obje
             "such as apache-airflow-providers-amazon for s3 or apache-airflow-providers-google for gs."
         ) from error
     return path
+
+
+def check_writable(parameter: str, path: ObjectStoragePath) -> None:
+    """
+    Check that a file on this worker can be written; for any other storage only writing shows it.
+
+    :raises ConfigurationError: the path is a folder, or lies in one that cannot be written to.
+    """
+    if path.protocol not in ("", "file", "local"):
+        return
+    target = Path(path.path)
+    folder = next(parent for parent in target.absolute().parents if parent.exists())
+    if target.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"{parameter}: {str(path)!r} cannot be written on this worker. Give another path.")
+
+
+@contextmanager
+def named_write_errors(parameter: str, path: Any) -> Iterator[None]:
+    """
+    Name the parameter and the path in the error of a storage.
+
+    :raises WorkflowsError: the file could not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise WorkflowsError(
+            f"{parameter}: {str(path)!r} could not be written ({type(error).__name__}: {error}). Correct the "
+            "path or the storage; a retry writes the file again."
+        ) from error
 
 
 def _attached(parameter: str, value: Any, largest: int | None) -> AttachedFile:

@@ -61,9 +61,10 @@ def lookup_problem(conn_id: str, error: Exception) -> Problem | None:
         )
     if not isinstance(error, AirflowNotFoundException):
         return None
+    set_variable = f"set {variable}, " if conn_id.isidentifier() else ""
     return (
         f"Airflow has no connection {conn_id!r} ({kind}).",
-        f"Add the connection in Airflow, set {variable}, or correct the connection id.",
+        f"Add the connection in Airflow, {set_variable}or correct the connection id.",
     )
 
 
@@ -146,6 +147,16 @@ class Extras:
             raise self.error(name, "text")
         return str(value)
 
+    def id(self, name: str, *, or_name: str) -> str | None:
+        """Return an id, or the name that is allowed instead of one."""
+        value = self.fields.get(name)
+        if value is None or value == "":
+            return None
+        text = str(value).strip()
+        if isinstance(value, bool) or not (text.isdecimal() or text == or_name):
+            raise self.error(name, f"an id, a whole number, or {or_name!r}")
+        return text
+
     def choice(self, name: str, allowed: tuple[str, ...]) -> str:
         """Return one of the allowed values; the first one is the default."""
         value = self.fields.get(name) or allowed[0]
@@ -220,12 +231,18 @@ class WorkflowsHook(BaseHook):
     :param conn_id: Id of the Airflow connection.
     """
 
+    conn_name_attr: ClassVar[str]
     hook_name: ClassVar[str]
     conn_type: ClassVar[str]
     product: ClassVar[str]  # ``procore``, ``procore_legacy`` or ``workflowsoft``
 
     def __init__(self, conn_id: str):
         super().__init__()
+        if not isinstance(conn_id, str) or not re.fullmatch(r"\S+", conn_id):
+            raise ConfigurationError(
+                f"{self.conn_name_attr} must be the id of a connection, text without blanks; got "
+                f"{str(conn_id)[:100]!r}."
+            )
         self.conn_id = conn_id
         self._client: RestClient | None = None
         self._extras: Extras | None = None
@@ -413,6 +430,7 @@ class WorkflowsHook(BaseHook):
         if (problem := type_problem(self.conn_id, connection.conn_type, self.conn_type)) is not None:
             raise ConfigurationError(" ".join(problem))
         extras = self._extras = Extras(self.conn_id, self._checked_extra(connection, fields))
+        extras.number("requests_per_hour")  # a wrong one must not be noticed only after the task has acted
         base_url = checked_url(
             self.base_url(connection, extras), f"Connection {self.conn_id!r}: host", extras.flag("allow_http")
         )

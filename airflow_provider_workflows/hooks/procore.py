@@ -107,8 +107,13 @@ class ProcoreConnectionHook(WorkflowsHook):
     def project_id(self) -> str | None:
         """The hook's or the connection's project, or None to work at company level."""
         own = self._project_id
-        project = self.extras.text("project_id") if own is None else as_text("project_id", own, is_id=True)
+        project = self._own_project if own is None else as_text("project_id", own, is_id=True)
         return None if project == COMPANY_LEVEL else project
+
+    @property
+    def _own_project(self) -> str | None:
+        """The connection's project."""
+        return self.extras.id("project_id", or_name=COMPANY_LEVEL)
 
     def me(self) -> dict[str, Any]:
         """Return the signed-in user: ``{id, login, ...}``."""
@@ -160,6 +165,7 @@ class ProcoreConnectionHook(WorkflowsHook):
         )
 
     def check(self) -> str:
+        _ = self._own_project  # raises an error if it is wrong
         user = self.me()
         name = f"{user.get('login')} (user {user['id']})"
         return f"Signed in to {self.client.base_url} as {name}, company {self.company_id}."
@@ -323,7 +329,7 @@ class ProcoreHook(ProcoreConnectionHook):
         if requested_id is not None:
             check_required(project_id=requested_id)  # an empty rendering must not mean the company level
             return None if requested_id == COMPANY_LEVEL else as_text("project_id", requested_id, is_id=True).strip()
-        own = self.extras.text("project_id")
+        own = self._own_project
         provider = None if tool_type is None else self._provider(tool_type)
         if provider == "Company":
             return None

@@ -20,7 +20,7 @@ from airflow_provider_workflows.exceptions import (
     UnexpectedResponse,
     WorkflowsError,
 )
-from airflow_provider_workflows.files.object_storage import storage_path
+from airflow_provider_workflows.files.object_storage import check_writable, named_write_errors, storage_path
 from airflow_provider_workflows.operators.base import Pin, WaitingOperator
 from airflow_provider_workflows.operators.procore.base import ProcoreWideOperator
 from airflow_provider_workflows.operators.unknown_outcome import describe, poll_until_found
@@ -216,7 +216,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
             if isinstance(tool, Mapping) and tool.get("sub_type") is not None:
                 as_text("the sub_type of tools", tool["sub_type"], is_id=True)
         if self.errors_path is not None:
-            storage_path("errors_path", self.errors_path)
+            check_writable("errors_path", storage_path("errors_path", self.errors_path))
 
     @property
     def _first_day(self) -> str | None:
@@ -417,9 +417,10 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
 
     def _write(self, errors: bytes) -> str:
         file = storage_path("errors_path", self.errors_path)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("wb") as stream:
-            stream.write(errors)
+        with named_write_errors("errors_path", file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("wb") as stream:
+                stream.write(errors)
         return str(file)
 
 

@@ -16,7 +16,7 @@ from airflow_provider_workflows.exceptions import (
     ResponsesUnfinished,
     WorkflowsError,
 )
-from airflow_provider_workflows.files.object_storage import storage_path
+from airflow_provider_workflows.files.object_storage import check_writable, named_write_errors, storage_path
 from airflow_provider_workflows.files.table_writer import replace_files
 from airflow_provider_workflows.operators.base import Progress, WritingOperator
 from airflow_provider_workflows.operators.procore.base import ACCEPTED, DONE, NOT_ACCEPTED, ProcoreWideOperator
@@ -182,7 +182,7 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
         check_optional(self, "project_id", "plan_hash", "tool_type", "tool_subtype")
         self._caps = bulk_rules.checked_caps(self.max_responses, self.max_total)
         if self.csv_path is not None:
-            storage_path("csv_path", self.csv_path)
+            check_writable("csv_path", storage_path("csv_path", self.csv_path))
         if self.mode == "plan" and not (self.plan is self.plan_hash is None):
             raise ConfigurationError("plan and plan_hash go with mode='apply'.")
         if (self.responses is None) == (self.plan is None):
@@ -513,7 +513,8 @@ class ProcoreBulkRespondOperator(ProcoreWideOperator, WritingOperator):
         with tempfile.TemporaryDirectory(prefix="workflows-plan-") as folder:
             local = Path(folder, "rows.csv")
             local.write_text(bulk_rules.csv_of(rows), encoding="utf-8", newline="")
-            replace_files([(local, target)])
+            with named_write_errors("csv_path", target):
+                replace_files([(local, target)])
         return str(target)
 
 

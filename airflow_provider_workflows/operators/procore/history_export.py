@@ -14,7 +14,7 @@ from airflow_provider_workflows.exceptions import (
     ConfigurationError,
     InvalidRequest,
 )
-from airflow_provider_workflows.files.object_storage import storage_path
+from airflow_provider_workflows.files.object_storage import named_write_errors, storage_path
 from airflow_provider_workflows.files.table_writer import Tables
 from airflow_provider_workflows.operators.base import Progress
 from airflow_provider_workflows.operators.lineage import lineage_of
@@ -102,7 +102,8 @@ class ProcoreExportOperator(ProcoreConnectionOperator):
             # A list that is suddenly empty may be a mistake of the server, or the user has lost a permission.
             expects_rows = (since is None or self.names_rows()) and not self.allow_empty
             is_suspicious = expects_rows and not any(tables.counts.values())
-            paths = tables.save(folder, replace=not is_suspicious)
+            with named_write_errors("path", folder):
+                paths = tables.save(folder, replace=not is_suspicious)
             size = tables.size()
         result = {
             "paths": paths,

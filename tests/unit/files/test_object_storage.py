@@ -9,8 +9,16 @@ from airflow.sdk import ObjectStoragePath
 from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_workflows.exceptions import ConfigurationError
-from airflow_provider_workflows.files.object_storage import attached_files
+from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
+from airflow_provider_workflows.files.object_storage import attached_files, named_write_errors
+
+
+def test_the_error_of_a_storage_names_the_parameter_and_the_path():
+    with (
+        pytest.raises(WorkflowsError, match="^path: 's3://bucket' could not be written .OSError: disk full"),
+        named_write_errors("path", "s3://bucket"),
+    ):
+        raise OSError("disk full")
 
 
 @pytest.fixture

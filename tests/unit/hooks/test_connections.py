@@ -132,6 +132,38 @@ def test_a_connection_that_does_not_exist_is_named_with_its_fix(hook, way):
     assert "AIRFLOW_CONN_NOWHERE" in message
 
 
+def test_no_variable_is_named_whose_name_is_impossible():
+    with pytest.raises(ConfigurationError) as missing:
+        ProcoreHook("no-where").check()
+
+    assert "'no-where'" in str(missing.value)
+    assert "AIRFLOW_CONN" not in str(missing.value)
+
+
+@pytest.mark.parametrize("conn_id", [None, ["mine"], 5, "", "a b"])
+@pytest.mark.parametrize("hook", [ProcoreHook, ProcoreLegacyHook, WorkflowsoftHook])
+def test_an_id_that_no_connection_has_is_named(hook, conn_id):
+    with pytest.raises(ConfigurationError, match=f"^{hook.conn_name_attr} must be the id of a connection"):
+        hook(conn_id)
+
+
+@pytest.mark.parametrize(
+    ("extra", "problem"),
+    [
+        *(({"project_id": value}, "'project_id' must be an id, a whole number") for value in (True, 1.5, ["1"], "a,b")),
+        *(({"requests_per_hour": value}, "'requests_per_hour' must be a whole number") for value in ("abc", -1, 0)),
+    ],
+)
+def test_a_wrong_extra_fails_before_a_call_and_fails_the_test(emulator, set_connection, extra, problem):
+    hook = procore_at(emulator, set_connection, **extra)
+
+    with pytest.raises(ConfigurationError, match=problem):
+        hook.get_instance("700001")
+    assert emulator.requests() == []
+    fine, message = hook.test_connection()
+    assert (fine, problem in message) == (False, True)
+
+
 def test_an_unreadable_connection_is_named_without_its_content(monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_MINE", '{"conn_type": "procore", "password": "s3cret-word"')
 

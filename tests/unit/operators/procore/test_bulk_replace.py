@@ -237,6 +237,12 @@ def test_without_a_store_a_retry_could_not_know_and_is_rejected(emulator):
         ({**WHO, "project_ids": [""]}, "project_ids is missing"),
         ({**WHO, "tools": []}, "tools is an empty list"),
         ({**WHO, "tools": [""]}, "tools is missing"),
+        *(
+            ({**WHO, "errors_path": path}, "errors_path must be a path or a URL")
+            for path in ("a\0b", ["a"], 5, b"a", datetime.datetime(2026, 1, 1))
+        ),
+        ({**WHO, "errors_path": "file:///dev/null/errors.csv"}, "errors_path: .* cannot be written"),
+        ({**WHO, "errors_path": "file:///dev"}, "errors_path: .* cannot be written"),
         ({**WHO, "errors_path": "nosuch://x"}, "errors_path: 'nosuch://x' cannot be written to"),
         ({**WHO, "new_assignees": ["Dana@example.com"]}, "old_assignee and new_assignees name the same"),
         ({**WHO, "action": "stop", "request_id": "1"}, "go with action='create'"),

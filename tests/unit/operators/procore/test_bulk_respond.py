@@ -486,7 +486,7 @@ def test_path_that_cannot_be_written_to_is_found_before_sending(emulator, tmp_pa
     (first,) = start(emulator, 1)
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(ConfigurationError, match="csv_path: .* cannot be written"):
         apply({first: "Approve"}, csv_path=f"file://{tmp_path}/file/plan.csv")
     assert writes(emulator) == []
 
