@@ -103,11 +103,20 @@ class EmulatorApp:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         scope = _with_whole_segments(scope)
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}  # the server leaves out the body of a response to HEAD
         if scope["type"] == "http" and _is_cross_site_write(scope):
             await _cross_site_rejection(scope, receive, send)
             return
-        if scope["type"] != "http" or _is_own(scope["path"]):
+        if scope["type"] != "http" or (_is_own(scope["path"]) and scope["method"] in READ_METHODS):
             await self._route(scope, receive, send)
+            return
+        if _is_own(scope["path"]):
+            body = await _whole_body(receive)
+            if (problem := _json_problem(scope, body)) is not None:
+                await JSONResponse({"error": problem}, 400)(scope, receive, send)
+            else:
+                await self._route(scope, _replay(body), send)
             return
         body = await _whole_body(receive)
         matching = (fault for fault in self.state.faults if fault.applies_to(scope["method"], scope["path"]))
@@ -147,7 +156,10 @@ class EmulatorApp:
         limited = ("/rest/", "/api/") if self.state.flags["ws_rate_limit"] == "as_procore" else ("/rest/",)
         counts = scope["path"].startswith(limited)
         allowed, limits = self.state.acquire_rate_limit() if counts else (True, {})
-        if allowed:
+        if allowed and (problem := _json_problem(scope, body)) is not None:
+            response.status = 400
+            response.set_body(_error_body(scope["path"], 400, "invalid", [("body", problem)]))
+        elif allowed:
             await self._route(scope, _replay(body), response.receive)
             if scope["path"].startswith("/api/"):
                 response.body = rewrite_response(self.state.flags, scope["path"], response.body)
@@ -312,8 +324,23 @@ def _replay(body: bytes) -> Receive:
 def _json_or_none(body: bytes) -> Any:
     try:
         return json.loads(body)
-    except ValueError:
+    except (RecursionError, ValueError):
         return None
+
+
+def _json_problem(scope: Message, body: bytes) -> str | None:
+    """Return what is wrong with JSON that Python reads, but cannot store or send; files may contain anything."""
+    if scope["path"].startswith("/_storage/") or not body:
+        return None
+    try:
+        json.dumps(json.loads(body), ensure_ascii=False).encode()
+    except RecursionError:
+        return "The JSON is nested too deeply"
+    except UnicodeEncodeError:
+        return "A text has half of a surrogate pair"
+    except ValueError:  # it is not JSON; the route says whether it must be
+        return None
+    return None
 
 
 async def _rejected(request: Request, error: Exception) -> Response:
@@ -331,18 +358,27 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 async def _route_not_found(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return _error_response(request, error.status_code, "not_found", [(request.url.path, str(error.detail))])
+    reason = "method_not_allowed" if error.status_code == 405 else "not_found"
+    response = _error_response(request, error.status_code, reason, [(request.url.path, str(error.detail))])
+    if error.status_code == 405:  # a path has a route for each method
+        matching = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
+        methods = {method for route in matching for method in getattr(route, "methods", None) or ()}
+        response.headers["Allow"] = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
+    return response
 
 
 def _error_response(request: Request, status: int, reason: str, problems: list[tuple[str, str]]) -> JSONResponse:
     """Return an error response in the format of the API that the path belongs to."""
-    path = request.url.path
+    return JSONResponse(_error_body(request.url.path, status, reason, problems), status)
+
+
+def _error_body(path: str, status: int, reason: str, problems: list[tuple[str, str]]) -> dict[str, Any]:
     message = "; ".join(f"{where}: {what}" for where, what in problems)
     if path.startswith("/api/"):
-        return JSONResponse({"Message": message}, status)
+        return {"Message": message}
     if path.startswith("/rest/v1."):
-        return JSONResponse({"message": message, "code": status}, status)
+        return {"message": message, "code": status}
     if path.startswith(("/rest/", "/_storage/")):
         details = [{"reason_code": reason, "message": what, "source": where} for where, what in problems]
-        return JSONResponse({"error": {"code": reason, "message": message, "details": details}}, status)
-    return JSONResponse({"error": message}, status)
+        return {"error": {"code": reason, "message": message, "details": details}}
+    return {"error": message}

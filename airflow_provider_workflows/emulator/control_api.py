@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 
 MAX_INSTANCES_PER_CALL = 100_000
+MAX_PRESETS_PER_CALL = 10_000
 ProjectId = Literal["1001", "1002"] | None  # None: at company level
 
 
@@ -107,7 +108,7 @@ class Hide(RequestBody):
 class NewPresets(RequestBody):
     template_id: str = "301"
     project_id: ProjectId = "1001"
-    count: int = Field(1, ge=1)
+    count: int = Field(1, ge=1, le=MAX_PRESETS_PER_CALL)
     default: bool = False
     valid: bool = True
 

@@ -616,3 +616,42 @@ def test_unknown_route_is_rejected_in_the_format_of_its_api(emulator, path, stat
 
     assert response.status_code == status
     assert form in response.json()
+
+
+API_ERRORS = {
+    "/rest/v2.0/companies/4264807/projects/1001/workflows/instances": lambda body: body["error"]["message"],
+    "/rest/v1.0/workflow_activity_histories": lambda body: body["message"],
+    "/api/v2/tasks": lambda body: body["Message"],
+    "/_emulator/procore/instances": lambda body: body["error"],
+}
+
+
+@pytest.mark.parametrize("path", API_ERRORS)
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [(b'{"comment": "\\ud800"}', "half of a surrogate pair"), (b"[" * 100_000, "nested too deeply")],
+)
+def test_json_that_cannot_be_stored_is_rejected(emulator, path, body, problem):
+    response = requests.post(emulator.url + path, data=body, headers={"Content-Type": "application/json"}, timeout=10)
+
+    assert response.status_code == 400
+    assert problem in API_ERRORS[path](response.json())
+
+
+def test_a_wrong_method_is_rejected_with_the_allowed_ones(emulator):
+    response = requests.put(f"{emulator.url}{next(iter(API_ERRORS))}", timeout=10)
+
+    assert response.status_code == 405
+    assert response.headers["Allow"] == "GET, HEAD, POST"
+    assert response.json()["error"]["code"] == "method_not_allowed"
+
+
+def test_head_is_get_without_a_body(emulator):
+    response = requests.head(f"{emulator.url}/_emulator/state", timeout=10)
+
+    assert (response.status_code, response.content) == (200, b"")
+
+
+def test_too_many_presets_at_once_are_rejected(emulator):
+    with pytest.raises(RuntimeError, match="count"):
+        emulator.control("POST", "procore/presets", count=10_001)
