@@ -32,7 +32,7 @@ from airflow_provider_workflows.hooks.base import (
     ui_field_behaviour,
 )
 from airflow_provider_workflows.hooks.ids import checks_ids
-from airflow_provider_workflows.rules.parameters import as_text, check_required, str_id
+from airflow_provider_workflows.rules.parameters import as_list, as_text, check_required, str_id
 from airflow_provider_workflows.rules.payload import is_id
 from airflow_provider_workflows.rules.procore import COMPANY_LEVEL, attachment_ids, matches_filters, same_tool
 from airflow_provider_workflows.rules.procore_legacy import str_ids, users_named
@@ -549,7 +549,8 @@ class ProcoreHook(ProcoreConnectionHook):
         :param activity_types: Only ``comments`` or ``attachments``; linear templates only.
         """
         where = self._path("instances/{}/history", instance_id, project_id=project_id, tool_type=tool_type)
-        return self._data("GET", where, params={"filters[activity_types][]": activity_types})
+        kinds = None if activity_types is None else _texts("activity_types", activity_types)
+        return self._data("GET", where, params={"filters[activity_types][]": kinds})
 
     def list_item_histories(
         self, tool_type: str, item_id: str, *, project_id: str | None = None
@@ -591,7 +592,7 @@ class ProcoreHook(ProcoreConnectionHook):
         """Make the call of :meth:`bulk_history` and yield item by item, which needs less memory."""
         body: dict[str, Any] = {"tool_type": tool_type, "item_ids": list(item_ids)}
         if activity_types is not None:
-            body["filters"] = {"activity_types": list(activity_types)}
+            body["filters"] = {"activity_types": _texts("activity_types", activity_types)}
         where = self._path("instances/bulk_history", project_id=project_id, tool_type=tool_type)
         # The call only reads, so it may be sent twice, and in a dry run.
         call = self.client.call("POST", where, idempotency=Idempotency.SAFE, json=body, only_reads=True)
@@ -643,7 +644,7 @@ class ProcoreHook(ProcoreConnectionHook):
         :return: ``{operation_id, operation_type}``; see :meth:`get_async_operation`.
         :raises OutcomeUnknown: the response was lost.
         """
-        texts = [_with_text_ids(item) for item in items]
+        texts = [_with_text_ids(item) for item in as_list(items)]
         return self._data(
             "POST",
             self._path("instances/bulk_create", project_id=project_id, tool_type=tool_type),
@@ -825,7 +826,7 @@ class ProcoreHook(ProcoreConnectionHook):
         :raises OutcomeUnknown: the response was lost.
         """
         where = self._company_path("bulk_replace_requests")
-        return self._data("POST", where, idempotency=Idempotency.UNSAFE, json=dict(request))
+        return self._data("POST", where, idempotency=Idempotency.UNSAFE, json=_checked_request(request))
 
     def get_bulk_replace_request(self, request_id: str) -> dict[str, Any]:
         """Return a request to replace an assignee."""
@@ -834,7 +835,7 @@ class ProcoreHook(ProcoreConnectionHook):
     def update_bulk_replace_request(self, request_id: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """Change a request to replace an assignee; never sent twice; see :meth:`create_bulk_replace_request`."""
         where = self._company_path("bulk_replace_requests/{}", request_id)
-        return self._data("PUT", where, idempotency=Idempotency.UNSAFE, json=dict(request))
+        return self._data("PUT", where, idempotency=Idempotency.UNSAFE, json=_checked_request(request))
 
     def stop_bulk_replace_request(self, request_id: str) -> None:
         """Stop a request to replace an assignee."""
@@ -960,10 +961,24 @@ def _is_new(seen: set[str | None], row: Mapping[str, Any]) -> bool:
     return True
 
 
+def _texts(name: str, value: Any) -> list[str]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise ConfigurationError(f"{name} must be a list of texts; got {value!r}.")
+    return [as_text(name, item) for item in value]
+
+
 def _with_text_ids(item: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(item, Mapping):
+        raise ConfigurationError(f"items must be a list of {{item_id, preset_id}}; got {item!r} in it.")
     ids = {name: value for name, value in item.items() if value is not None}
     check_required(item_id=ids.get("item_id"))
     return {name: as_text(name, value, is_id=True).strip() for name, value in ids.items()}
+
+
+def _checked_request(request: Any) -> dict[str, Any]:
+    if not isinstance(request, Mapping):
+        raise ConfigurationError(f"request must be a mapping; got {request!r}.")
+    return dict(request)
 
 
 def _present(**values: Any) -> dict[str, Any]:
@@ -971,7 +986,7 @@ def _present(**values: Any) -> dict[str, Any]:
 
 
 def _idempotency(token: str | None) -> dict[str, str] | None:
-    return {"Idempotency-Token": token} if token else None
+    return {"Idempotency-Token": as_text("idempotency_token", token)} if token else None
 
 
 def _joined(ids: Sequence[str] | None) -> str | None:

@@ -168,6 +168,9 @@ class ProcoreLegacyHook(ProcoreConnectionHook):
         :return: The new row of the activity history.
         :raises OutcomeUnknown: the response was lost.
         """
+        files = attachments if isinstance(attachments, (list, tuple, set, frozenset)) else [attachments]
+        if not all(isinstance(file, tuple) and len(file) == 3 for file in files):
+            raise ConfigurationError("attachments must be a list of (name, content, content type), one for each file.")
         activity: dict[str, Any] = {
             "workflow_activity_id": _number(activity_id),
             "workflow_instance_id": _number(instance_id),

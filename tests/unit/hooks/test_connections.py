@@ -233,6 +233,35 @@ def test_a_hook_rejects_an_id_with_a_fraction(airflow_connections, call, name):
     assert airflow_connections.requests() == []
 
 
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (
+            lambda hook: hook.respond("1", step_occurrence_id="2", option_id="3", idempotency_token=1.5),
+            "idempotency_token",
+        ),
+        (lambda hook: hook.bulk_start_instances("x", ["5002"], idempotency_token=[1]), "items"),
+        (lambda hook: hook.bulk_start_instances("x", [{"item_id": "1"}], idempotency_token=[1]), "idempotency_token"),
+        (lambda hook: hook.bulk_start_instances("x", None), "items"),
+        (lambda hook: hook.bulk_history("x", ["1"], activity_types=0), "activity_types"),
+        (lambda hook: hook.each_bulk_history("x", ["1"], activity_types="comments"), "activity_types"),
+        (lambda hook: hook.get_instance_history("1", activity_types=[None]), "activity_types"),
+        (lambda hook: hook.create_bulk_replace_request(None), "request"),
+        (lambda hook: hook.update_bulk_replace_request("1", ["a"]), "request"),
+        (
+            lambda hook: ProcoreLegacyHook().perform_activity(
+                "1", activity_id="2", role_id="3", performed_by="4", attachments=-1
+            ),
+            "attachments",
+        ),
+    ],
+)
+def test_a_hook_names_a_parameter_of_a_wrong_type(airflow_connections, call, name):
+    with pytest.raises(ConfigurationError, match=f"^{name} must be"):
+        call(ProcoreHook(project_id="1001"))
+    assert airflow_connections.requests() == []
+
+
 def test_account_is_the_server_and_the_user_who_signs_in(emulator, set_connection):
     first = emulator.connection("workflowsoft")
     for conn_id, changed in {
