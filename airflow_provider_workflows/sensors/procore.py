@@ -244,7 +244,7 @@ class ProcoreInstanceSensor(ItemParameters, DryRunParameter, NotifyingSensor, Pr
             return None
         check_required(after=self.after)
         after = str(str_id(self.after))
-        is_like_a_time = re.match(r"\d{4}-\d\d|P[\dYMWDTHS]+$", after) or parse_time(after) is not None
+        is_like_a_time = re.match(r"\d{4}-W?\d\d|P[\dYMWDTHS]+$", after) or parse_time(after) is not None
         is_id = after.isdecimal() or (re.fullmatch(r"[\w-]+", after) and not is_like_a_time)
         if not is_id and zoned_time(after) is None:
             raise ConfigurationError(
