@@ -8,6 +8,7 @@ from airflow.sdk import DAG
 from airflow_provider_workflows.decorators.procore import Respond, procore_response
 from airflow_provider_workflows.operators.procore import (
     ProcoreAddAssigneesOperator,
+    ProcoreBulkRespondOperator,
     ProcoreBulkStartInstancesOperator,
     ProcoreRespondOperator,
     ProcoreRestartInstanceOperator,
@@ -63,6 +64,23 @@ def test_suspended_respond_leaves_later_occurrence_alone(emulator, store, monkey
     result = first.execute(context)
 
     assert (result["step_occurrence_id"], result["already_recorded"]) == ("70000101", True)
+    assert [response["step_occurrence_id"] for response in done(emulator, "respond")] == ["70000101"]
+
+
+def test_suspended_bulk_response_leaves_later_occurrence_alone(emulator, store, monkeypatch):
+    first, second = (
+        ProcoreBulkRespondOperator(task_id="bulk", responses={"700001": "Approve"}, mode="apply", confirm_timeout=0.2)
+        for _ in range(2)
+    )
+    context = {"task_state_store": store}
+
+    def meanwhile() -> None:
+        second.execute(context)
+        director_returns_it(emulator)
+
+    suspend(monkeypatch, first, "_planned", meanwhile)
+
+    assert first.execute(context)["rows"][0]["step_occurrence_id"] == "70000101"
     assert [response["step_occurrence_id"] for response in done(emulator, "respond")] == ["70000101"]
 
 

@@ -448,6 +448,27 @@ def test_row_with_unknown_outcome_is_reported_and_not_sent_again(emulator, store
     assert responses(emulator) == [(ids[1], "Approve")]
 
 
+def test_response_that_shows_late_after_a_500_is_not_sent_again(emulator, store):
+    (first,) = start(emulator, 1)
+    emulator.control("POST", "faults", method="POST", path="/responses$", status=500, json={})
+    with pytest.raises(ResponsesUnfinished, match=first):
+        apply({first: "Approve"}, store=store, confirm_timeout=0)
+    emulator.control("POST", f"procore/instances/{first}/respond", login="90001", option="Approve")
+
+    result = apply({first: "Approve"}, store=store)
+
+    assert (result["already_recorded"], len(writes(emulator))) == (1, 1)
+
+
+def test_204_of_a_step_that_still_waits_is_unknown(emulator, store):
+    ids = start(emulator, 2)
+    emulator.control("POST", "faults", method="POST", path=f"{ids[0]}/responses$", status=204)
+
+    with pytest.raises(AirflowFailException, match=f"OutcomeUnknown(.|\\n)*{ids[0]}.*still waits"):
+        apply(dict.fromkeys(ids, "Approve"), store=store)
+    assert responses(emulator) == [(ids[1], "Approve")]
+
+
 def test_rate_limit_ends_the_try_and_a_retry_continues(emulator, store):
     ids = start(emulator, 3)
     limited = {"status": 429, "headers": {"Retry-After": "7200"}, "json": {}}
