@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from hypothesis import HealthCheck, settings
 gc.disable()  # until the tests run: importing and collecting the tests frees almost no objects
 
 pytest_plugins = ["tests.support.processor_time", "tests.support.short_run"]
+
+SHORTEST_RETENTION = timedelta(days=30)  # of what a retry or a cleared task must still find
 
 # A job that is cancelled must end like Ctrl-C, or the processes that tests started stay.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -98,8 +101,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 class Store(dict[str, Any]):
     """Airflow's task state store, as a dict; rejects what the real one would reject."""
 
-    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
+    def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
         assert value is not None
+        assert retention is None or retention >= SHORTEST_RETENTION
         self[key] = json.loads(json.dumps(value))
 
 
