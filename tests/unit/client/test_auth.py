@@ -359,6 +359,12 @@ def test_a_requested_token_is_read_in_every_format(requests_mock, body, lifetime
     assert requests_mock.last_request.qs == {"lifetimeinsec": ["3600"]}
 
 
+def test_end_of_a_jwt_counts_more_than_the_requested_lifetime(requests_mock):
+    requests_mock.get(MINT, text=jwt(iat=1000, exp=1060))
+
+    assert ApiTokenSource(BASE, "admin", "pw", lifetime=3600).fetch(100.0).expires_at == 160.0
+
+
 @pytest.mark.parametrize(
     "response",
     [
@@ -455,6 +461,7 @@ def test_identities_show_sources_apart_and_contain_no_secret():
         ClientCredentials(LOGIN, "id", "secret"),
         ClientCredentials(LOGIN, "id", "other"),
         ApiTokenSource(BASE, "id", "secret"),
+        ApiTokenSource(BASE, "id", "other"),
         ApiTokenSource(BASE, "id", "secret", scheme="bearer"),
         StaticToken("secret"),
     ]

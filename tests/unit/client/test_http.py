@@ -11,6 +11,8 @@ import threading
 from datetime import datetime, timezone
 from decimal import Decimal
 from email.utils import formatdate
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 import requests
@@ -478,6 +480,18 @@ def test_the_body_of_a_redirect_is_not_read_to_its_end_either(broken_server, mon
     monkeypatch.setattr(requests.Response, "content", property(lambda _: pytest.fail("read without a limit")))
     with pytest.raises(UnexpectedResponse, match="larger than 1048576 bytes"):
         client.get("/x")
+
+
+def test_a_body_that_arrives_too_slowly_is_not_read_to_its_end(broken_server, monkeypatch):
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    server = broken_server(head + b"1\r\n1\r\n" * 20 + b"0\r\n\r\n")
+    client = client_to(server.url, retry=RetryPolicy.none(), timeout=5)
+    seconds = count()
+
+    monkeypatch.setattr(http, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    with pytest.raises(ConnectionFailed, match="ReadTimeout"):
+        client.get("/x")
+    assert 10 < next(seconds) < 20
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_workflows.client.http import RestClient
-from airflow_provider_workflows.client.pagination import MAX_EMPTY_PAGES, SMALLER_PAGES
+from airflow_provider_workflows.client.pagination import MAX_EMPTY_PAGES, SMALLER_PAGES, check_whole
 from airflow_provider_workflows.exceptions import IncompleteList, InvalidRequest, UnexpectedResponse
 
 BASE = "https://api.example.com"
@@ -242,6 +243,16 @@ def numbered(*pages: tuple[list[int], int]) -> list[dict[str, Any]]:
 
 def read_v1() -> list[int]:
     return [row["id"] for row in RestClient(BASE).pages("/x", per_page=2, style="v1")]
+
+
+@pytest.mark.parametrize(("total", "is_whole"), [(3, False), (2, True)])
+def test_list_without_paging_has_as_many_rows_as_its_total(requests_mock, total, is_whole):
+    rows = [{"id": 1}, {"id": 2}]
+    requests_mock.get(BASE + "/x", json={"data": rows}, headers={"Total": str(total)})
+    response = RestClient(BASE).get("/x")
+
+    with contextlib.nullcontext() if is_whole else pytest.raises(UnexpectedResponse, match="next page"):
+        check_whole(response, response.json(), rows)
 
 
 def test_a_list_that_shrinks_is_whole_by_its_last_total(requests_mock):

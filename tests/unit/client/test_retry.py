@@ -6,7 +6,7 @@ from itertools import chain, repeat
 
 import pytest
 
-from airflow_provider_workflows.client.retry import RetryableFailure, RetryPolicy
+from airflow_provider_workflows.client.retry import RetryableFailure, RetryPolicy, one_attempt
 from airflow_provider_workflows.exceptions import ConnectionFailed, RateLimited
 
 POLICY = RetryPolicy()
@@ -103,6 +103,16 @@ def test_in_a_trigger_nothing_waits(end: float | str):
         call.run()
 
     assert call.sleeps == []
+
+
+def test_one_attempt_ends_with_its_block():
+    with pytest.raises(ConnectionFailed), one_attempt():
+        Call("no connection", None).run()
+
+    call = Call("no connection", None)
+    call.run()
+
+    assert len(call.sleeps) == 1
 
 
 @pytest.mark.parametrize("drift", [1.0, -20.0])

@@ -581,6 +581,19 @@ def test_rejected_sign_in_is_retried_with_the_current_connection(clock, product)
     assert len(product.look_ups) == 2
 
 
+def test_rejected_sign_ins_of_one_minute_cause_one_lookup(clock, product):
+    async def scenario():
+        product.next = [raises(AuthenticationError("401"))] * 3
+        task = wait_for(MadeUpWait(product.scope(), interval=20.0))
+        await asyncio.sleep(75)
+        await cancel(task)
+
+    clock.run(scenario())
+
+    assert len(product.times) == 3
+    assert product.look_ups == [20.0]
+
+
 @pytest.mark.parametrize(
     "fault", [ConnectionFailed("secrets backend"), ConfigurationError("no such connection")], ids=["fails", "missing"]
 )

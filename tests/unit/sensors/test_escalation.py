@@ -365,6 +365,15 @@ def test_worker_that_dies_before_it_ends_the_wait_ends_it_later(emulator, store,
         deferred(build(on_overdue=ladder), {"task_state_store": store})
 
 
+def test_retry_after_the_end_of_the_wait_ends_it_again(emulator, store, build):
+    """As with a task that is retried without being cleared."""
+    hours_pass(emulator, 25)
+
+    for _ in range(2):
+        with pytest.raises(AirflowFailException, match="WaitFailed"):
+            deferred(build(on_overdue=Level(after=0, then="fail")), {"task_state_store": store})
+
+
 # --- adding assignees ---
 
 

@@ -21,6 +21,7 @@ from airflow_provider_workflows.exceptions import (
     NotFound,
     PermissionDenied,
     RateLimited,
+    UnexpectedResponse,
 )
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
 from airflow_provider_workflows.operators.workflowsoft import (
@@ -324,6 +325,17 @@ def test_a_response_that_shows_nothing_fails_for_good(emulator, store, build, ac
             run(build(), store)
         assert str(doubt.value).count("It is not sent again") == 1
     assert len(writes(emulator)) == 1
+
+
+@BOTH
+def test_unexpected_response_is_an_unknown_outcome(store, monkeypatch, build, action, method, named):
+    def responds_unexpectedly(*args, **kwargs):
+        raise UnexpectedResponse("The response is not JSON")
+
+    monkeypatch.setattr(WorkflowsoftHook, method, responds_unexpectedly)
+
+    with pytest.raises(AirflowFailException, match=f"OutcomeUnknown: .*not JSON.*{named}"):
+        run(build(), store)
 
 
 @BOTH
