@@ -13,7 +13,7 @@ import pytest
 # Of one test without a marker, and without the fixtures that it shares, on a machine as quick as REFERENCE; `make test`
 # sets it.
 MAX_SECONDS = float(os.environ.get("MAX_PROCESSOR_SECONDS", "inf"))
-REFERENCE = 0.08  # seconds that such a machine takes to compute what _slowness computes
+REFERENCE = 0.08  # seconds that such a machine takes to compute what slowness computes
 SHOWN = 15
 UNBOUNDED = ("slow", "live", "browser", "e2e")
 KEY = "processor_time"
@@ -27,7 +27,7 @@ def _processor_time() -> float:
     return sum(os.times()[:4])
 
 
-def _slowness() -> float:
+def slowness() -> float:
     """Return how many times slower than the reference this machine is now; other work makes processors slower, too."""
     start = time.process_time()
     sum(number * number for number in range(1_000_000))
@@ -62,7 +62,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
         is_bounded = not runs_dags and not any(map(item.get_closest_marker, UNBOUNDED))
         bounded = item.stash.get(_called, 0.0) if is_bounded else 0.0
         if bounded > MAX_SECONDS:
-            bounded /= _slowness()
+            bounded /= slowness()
         report.user_properties.append((KEY, json.dumps([_processor_time() - item.stash[_started], bounded])))
     return report
 

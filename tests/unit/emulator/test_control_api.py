@@ -18,6 +18,7 @@ from airflow_provider_workflows.emulator import app
 from airflow_provider_workflows.emulator.behaviour_flags import BEHAVIOUR_FLAGS
 from tests.support.delays import HeldDelays
 from tests.support.past_emulator import DAYS_BEHIND, past_emulator
+from tests.support.processor_time import slowness
 from tests.unit.emulator.conftest import COMPANY, PROJECT
 
 TOOLS = f"{COMPANY}/workflows/tools"
@@ -544,7 +545,7 @@ def test_ten_thousand_instances_are_started_at_little_cost(emulator):
     for where, numbered in (("procore/instances/many", "item_ids"), ("procore/legacy/instances/many", "object_ids")):
         started = time.process_time()  # the emulator runs in this process
         response = emulator.control("POST", where, count=10_000)
-        assert time.process_time() - started < 3
+        assert (time.process_time() - started) / slowness() < 3
         assert len(set(response["ids"])) == len(set(response[numbered])) == 10_000
 
 

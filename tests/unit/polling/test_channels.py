@@ -27,10 +27,26 @@ from tests.unit.polling.conftest import (
 LIST, SHOW = "instances", "{id}"
 
 
+class Gate(threading.Event):
+    """What hung calls wait for."""
+
+    def __init__(self):
+        super().__init__()
+        self._called = threading.Event()
+
+    def wait(self, timeout=None):
+        self._called.set()
+        return super().wait(timeout)
+
+    async def is_reached(self):
+        """Return whether a call waits for it, as soon as one does."""
+        return await asyncio.to_thread(self._called.wait, 60)
+
+
 @pytest.fixture
 def open_gate():
-    """What hung calls wait for; it opens when the test is over."""
-    gate = threading.Event()
+    """A gate that opens when the test is over."""
+    gate = Gate()
     yield gate
     gate.set()
 
@@ -105,7 +121,7 @@ def test_slow_scope_delays_no_other_scope(tenants, open_gate):
     async def scenario():
         product.next = [hangs(open_gate)]
         slow = wait_for(MadeUpWait(product.scope("legacy list", conn_id="one"), interval=0.01))
-        await asyncio.sleep(0.1)
+        assert await open_gate.is_reached()
         product.next = [many_calls]
         waits = [MadeUpWait(product.scope("items", conn_id="one"), f"w{n}", interval=0.01) for n in range(10)]
         payloads = await asyncio.wait_for(asyncio.gather(*map(wait_for, waits)), 60)
@@ -159,7 +175,7 @@ def test_hook_is_closed_by_a_call_that_outlasts_its_poll(tenants, open_gate):
     async def scenario():
         product.next = [hangs(open_gate)]
         task = wait_for(MadeUpWait(product.scope(conn_id="one"), interval=0.01))
-        await asyncio.sleep(0.1)
+        assert await open_gate.is_reached()
         await cancel(task)
         assert product.closed == []  # a thread is using it
         open_gate.set()
@@ -171,6 +187,7 @@ def test_hook_is_closed_by_a_call_that_outlasts_its_poll(tenants, open_gate):
     asyncio.run(scenario())
     poll._loops.clear()
 
+    assert len(product.hooks) == 1
     assert product.closed == product.hooks
 
 
