@@ -381,7 +381,7 @@ def checked_assignment(assignment: Any, tool_type: str | None) -> dict[str, Any]
         )
     if (assignment.get("preset_id") is None) == (assignment.get("template") is None):
         raise ConfigurationError("assignments: give each element either a preset_id or a template.")
-    for name in ("preset_id", "template"):
+    for name in ("preset_id", "template", "tool_type", "tool_subtype", "project_id"):
         if assignment.get(name) is not None and str(assignment[name]).strip() in ("", "None"):
             raise ConfigurationError(f"assignments: {name} is empty or was rendered empty. Give it a value.")
     tool = assignment.get("tool_type") or tool_type

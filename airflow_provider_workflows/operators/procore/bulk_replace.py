@@ -214,6 +214,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
                     f"tools: unknown key {', '.join(sorted(map(str, unknown)))}; a tool has only type and sub_type."
                 )
             if isinstance(tool, Mapping) and tool.get("sub_type") is not None:
+                check_required(**{"the sub_type of tools": tool["sub_type"]})
                 as_text("the sub_type of tools", tool["sub_type"], is_id=True)
         if self.errors_path is not None:
             check_writable("errors_path", storage_path("errors_path", self.errors_path))

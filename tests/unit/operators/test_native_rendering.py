@@ -161,6 +161,48 @@ def test_a_parameter_rendered_to_none_is_not_omitted(emulator, store, cls, name,
     assert emulator.requests() == []
 
 
+@pytest.mark.parametrize("is_mapped", [False, True])
+@pytest.mark.parametrize(
+    ("cls", "named", "value"),
+    [
+        (
+            ProcoreBulkReplaceAssigneesOperator,
+            "tools: sub_type",
+            lambda none: [{"type": "correspondence", "sub_type": none}],
+        ),
+        (ProcoreBulkReplaceAssigneesOperator, "project_ids", lambda none: ["1001", none]),
+        (ProcoreBulkStartInstancesOperator, "items: preset_id", lambda none: ({"item_id": "5009", "preset_id": none},)),
+    ],
+)
+@pytest.mark.parametrize("is_template", [True, False])
+def test_an_element_rendered_to_none_is_not_omitted(emulator, store, cls, named, value, is_template, is_mapped):
+    with DAG("any", schedule=None, params={"n": None}, render_template_as_native_obj=True):
+        before = value("{{ params.n }}" if is_template else task_result())
+        parameters = {**GOOD[cls], named.partition(":")[0]: before}
+        if is_mapped:
+            operator = cls.partial(task_id="act", **parameters).expand(doc=["a"]).unmap({"doc": "a"})
+        else:
+            operator = cls(task_id="act", **parameters)
+    if is_template:
+        operator.render_template_fields({"params": {"n": None}})
+    else:
+        setattr(operator, named.partition(":")[0], value(None))  # as Airflow does with the output of a task
+
+    with pytest.raises(ConfigurationError, match=f"^{named} was rendered to None"):
+        operator.execute({"task_state_store": store})
+    assert emulator.requests() == []
+
+
+def test_a_preset_that_an_item_lists_as_none_is_omitted():
+    items = [{"item_id": 5009, "preset_id": None}, {"item_id": 5003, "preset_id": "{{ params.n }}"}]
+    with DAG("any", schedule=None, params={"n": 401}, render_template_as_native_obj=True):
+        operator = ProcoreBulkStartInstancesOperator(task_id="act", tool_type=TOOL, items=items)
+    operator.render_template_fields({"params": {"n": 401}})
+
+    assert operator.rendered_to_none == frozenset()
+    assert operator.items == [items[0], {"item_id": 5003, "preset_id": 401}]
+
+
 def test_a_comment_may_be_rendered_to_none(store):
     operator = ProcoreRespondOperator(task_id="act", **GOOD[ProcoreRespondOperator], comment="{{ params.n }}")
     operator.comment = None

@@ -176,6 +176,7 @@ def test_a_request_is_stopped_once(emulator):
         ({**WHO, "tools": [7]}, "tools must be types"),
         ({**WHO, "tools": [{"type": "correspondence", "subtype": "-12"}]}, "tools: unknown key subtype"),
         ({**WHO, "tools": {"type": "correspondence", "sub_type": -12.0}}, "the sub_type of tools must be"),
+        ({**WHO, "tools": {"type": "correspondence", "sub_type": ""}}, "the sub_type of tools is missing"),
         ({**WHO, "errors_path": ""}, "errors_path is missing"),
     ],
 )

@@ -465,6 +465,10 @@ def test_what_a_change_does_beside_the_groups_is_noticed():
         ({"preset_id": "1", "project_id": [], "groups": {"A": ["x"]}}, {}, "project_id is an empty list"),
         (directors(LEE), {"approved_plan": "{...}"}, "approved_plan must be the result"),
         ({"template": "", "groups": {"A": ["x"]}}, {}, "template is empty"),
+        *(
+            ({"preset_id": "1", name: "", "groups": {"A": ["x"]}}, {}, f"assignments: {name} is empty")
+            for name in ("tool_type", "tool_subtype", "project_id")
+        ),
     ],
 )
 def test_more_bad_input_is_rejected_before_anything_is_sent(emulator, assignment, parameters, problem):
