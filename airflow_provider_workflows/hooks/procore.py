@@ -962,7 +962,7 @@ def _is_new(seen: set[str | None], row: Mapping[str, Any]) -> bool:
 
 
 def _texts(name: str, value: Any) -> list[str]:
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
         raise ConfigurationError(f"{name} must be a list of texts; got {value!r}.")
     return [as_text(name, item) for item in value]
 
@@ -986,7 +986,10 @@ def _present(**values: Any) -> dict[str, Any]:
 
 
 def _idempotency(token: str | None) -> dict[str, str] | None:
-    return {"Idempotency-Token": as_text("idempotency_token", token)} if token else None
+    if token is None:
+        return None
+    check_required(idempotency_token=token)
+    return {"Idempotency-Token": as_text("idempotency_token", token)}
 
 
 def _joined(ids: Sequence[str] | None) -> str | None:

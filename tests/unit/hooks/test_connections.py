@@ -242,8 +242,18 @@ def test_a_hook_rejects_an_id_with_a_fraction(airflow_connections, call, name):
         ),
         (lambda hook: hook.bulk_start_instances("x", ["5002"], idempotency_token=[1]), "items"),
         (lambda hook: hook.bulk_start_instances("x", [{"item_id": "1"}], idempotency_token=[1]), "idempotency_token"),
+        *(
+            (
+                lambda hook, token=token: hook.respond(
+                    "1", step_occurrence_id="2", option_id="3", idempotency_token=token
+                ),
+                "idempotency_token",
+            )
+            for token in (False, [], {})
+        ),
         (lambda hook: hook.bulk_start_instances("x", None), "items"),
         (lambda hook: hook.bulk_history("x", ["1"], activity_types=0), "activity_types"),
+        (lambda hook: hook.bulk_history("x", ["1"], activity_types={"comments": True}), "activity_types"),
         (lambda hook: hook.each_bulk_history("x", ["1"], activity_types="comments"), "activity_types"),
         (lambda hook: hook.get_instance_history("1", activity_types=[None]), "activity_types"),
         (lambda hook: hook.create_bulk_replace_request(None), "request"),
