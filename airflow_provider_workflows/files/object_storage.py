@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
-from airflow_provider_workflows.rules.parameters import as_list, check_required
+from airflow_provider_workflows.rules.parameters import as_list, check_conn_id, check_required
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
@@ -71,6 +71,8 @@ def storage_path(parameter: str, value: Any, conn_id: str | None = None) -> Obje
     if not isinstance(value, (str, os.PathLike, ObjectStoragePath)) or "\0" in str(value):
         raise ConfigurationError(f"{parameter} must be a path or a URL as text, or a path object; got {value!r}.")
     _check_stays(parameter, value)
+    if conn_id is not None:
+        check_conn_id("object_storage_conn_id", conn_id)
     try:
         path = ObjectStoragePath(value, conn_id=conn_id) if conn_id is not None else ObjectStoragePath(value)
         _ = path.fs  # raises an error if the storage is not available

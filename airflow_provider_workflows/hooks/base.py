@@ -27,6 +27,7 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.get_provider_info import get_provider_info
 from airflow_provider_workflows.rules.look_ups import LookUps
+from airflow_provider_workflows.rules.parameters import check_conn_id
 from airflow_provider_workflows.version_compat import amask_secret, aread_extra, mask_secret
 
 if TYPE_CHECKING:
@@ -238,11 +239,7 @@ class WorkflowsHook(BaseHook):
 
     def __init__(self, conn_id: str):
         super().__init__()
-        if not isinstance(conn_id, str) or not re.fullmatch(r"\S+", conn_id):
-            raise ConfigurationError(
-                f"{self.conn_name_attr} must be the id of a connection, text without blanks; got "
-                f"{str(conn_id)[:100]!r}."
-            )
+        check_conn_id(self.conn_name_attr, conn_id)
         self.conn_id = conn_id
         self._client: RestClient | None = None
         self._extras: Extras | None = None

@@ -181,6 +181,14 @@ def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
         raise ConfigurationError(f"{name} must be one of {', '.join(allowed)}; got {value!r}.")
 
 
+def check_conn_id(name: str, value: Any) -> None:
+    """Require a parameter to be the id of a connection."""
+    if not isinstance(value, str) or not re.fullmatch(r"\S+", value):
+        raise ConfigurationError(
+            f"{name} must be the id of a connection, text without blanks; got {str(value)[:100]!r}."
+        )
+
+
 def str_id(value: str | int | None) -> str | None:
     """Return an id as text, the type of ids everywhere in this package."""
     return None if value is None else str(value).strip()

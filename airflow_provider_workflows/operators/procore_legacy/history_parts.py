@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.files.object_storage import named_write_errors
 from airflow_provider_workflows.files.table_writer import Columns, Row, Tables, replace_files
 
 if TYPE_CHECKING:
@@ -86,13 +87,13 @@ class HistoryParts:
         """
         Store the rows that were added last as a part, read its files back, and name them in the manifest.
 
-        :raises OSError: the storage returns other bytes than were written.
+        :raises WorkflowsError: the files could not be written, or the storage returns other bytes than were written.
         """
         tables, pending = self._tables, self._pending
         self._tables, self._pending = None, {}
         if tables is None:
             return
-        with self._open:
+        with self._open, named_write_errors("path", self.folder):
             part = self._free_part()
             written = tables.save(self.folder / part)
             for table, local in tables.local_files().items():
@@ -120,7 +121,8 @@ class HistoryParts:
         with tempfile.TemporaryDirectory(prefix="workflows-export-") as folder:
             local = Path(folder, MANIFEST)
             local.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-            replace_files([(local, target)])
+            with named_write_errors("path", target):
+                replace_files([(local, target)])
             return str(target), hashlib.sha256(local.read_bytes()).hexdigest()
 
     @property

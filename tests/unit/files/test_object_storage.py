@@ -10,7 +10,7 @@ from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
-from airflow_provider_workflows.files.object_storage import attached_files, named_write_errors
+from airflow_provider_workflows.files.object_storage import attached_files, named_write_errors, storage_path
 
 
 def test_the_error_of_a_storage_names_the_parameter_and_the_path():
@@ -19,6 +19,12 @@ def test_the_error_of_a_storage_names_the_parameter_and_the_path():
         named_write_errors("path", "s3://bucket"),
     ):
         raise OSError("disk full")
+
+
+@pytest.mark.parametrize("conn_id", ["", "a b", 5, ["aws_default"]])
+def test_a_wrong_connection_id_of_a_storage_is_named(tmp_path, conn_id):
+    with pytest.raises(ConfigurationError, match="^object_storage_conn_id must be the id of a connection"):
+        storage_path("path", f"file://{tmp_path}", conn_id)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_workflows.exceptions import ConfigurationError, NotFound, RateLimited
+from airflow_provider_workflows.exceptions import ConfigurationError, NotFound, RateLimited, WorkflowsError
 from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyHistoryToObjectStorageOperator
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")
@@ -297,7 +297,7 @@ def test_storage_that_returns_other_bytes_fails_the_export(emulator, archive, mo
 
     monkeypatch.setattr(table_writer, "replace_files", cut)
 
-    with pytest.raises(OSError, match="read back"):
+    with pytest.raises(WorkflowsError, match="^path: .* could not be written .*read back"):
         archive()
     assert not (tmp_path / "archive" / "manifest.json").exists()
 
