@@ -19,7 +19,14 @@ from airflow_provider_workflows.operators.procore.respond import MAX_FILE_BYTES,
 from airflow_provider_workflows.operators.waiting import DEADLINE, Read
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_responses as response_rules
-from airflow_provider_workflows.rules.parameters import as_list, as_text, check_choice, check_optional, str_id
+from airflow_provider_workflows.rules.parameters import (
+    as_list,
+    as_text,
+    check_choice,
+    check_optional,
+    rendered_to_none,
+    str_id,
+)
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
 from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, task_state_store
 
@@ -125,6 +132,9 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
     def act(self, context: Context) -> dict[str, Any] | None:
         check_choice("on_step_moved", self.on_step_moved, ON_STEP_MOVED)
         arguments = arguments_of(self.python_callable, self.op_args, self.op_kwargs)
+        for name in ("step_occurrence_id", "tool_type", "project_id"):
+            if self.rendered_to_none & {f"op_args: {name}", f"op_kwargs: {INSTANCE}: {name}"}:
+                raise rendered_to_none(f"{INSTANCE}: {name}")
         row = self._take_row(arguments.get(INSTANCE))  # expand() allows leaving it out
         decision = Pin(task_state_store(context), f"decision_{self.step_occurrence_id or self.instance_id}", None)
         if decision.value is not None:

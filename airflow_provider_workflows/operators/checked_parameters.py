@@ -9,9 +9,6 @@ from airflow.providers.common.compat.sdk import BaseOperator, XComArg
 
 from airflow_provider_workflows.rules.parameters import FREE_TEXT, boolean_parameters, check_boolean, is_template
 
-# None empties a field of Workflowsoft, and is an argument of a function.
-MAY_CONTAIN_NONE = ("fields", "op_args", "op_kwargs")
-
 
 class CheckedParameters(BaseOperator):
     """
@@ -36,7 +33,7 @@ class CheckedParameters(BaseOperator):
         may_be_none = boolean_parameters(type(self)).get(name)
         if may_be_none is not None:
             check_boolean(name, value, may_be_none=may_be_none)
-        if name in self.template_fields and name not in MAY_CONTAIN_NONE:
+        if name in self.template_fields:
             found = frozenset(_rendered_to_none(name, vars(self).get(name), value))
             super().__setattr__("rendered_to_none", self.rendered_to_none | found)
         super().__setattr__(name, value)

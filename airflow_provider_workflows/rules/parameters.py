@@ -18,6 +18,7 @@ LABELS = ("activity", "after", "diagram", "option", "role", "step")  # annotated
 TEXT, ID, TEXTS, IDS, ROW = "text", "id", "texts", "ids", "row"
 # Free text; "None" in one of these is an empty rendering of a template, not an intended text.
 FREE_TEXT = ("comment", "comments", "message", "description", "reason")
+MAY_CONTAIN_NONE = ("fields: ", "op_args", "op_kwargs")  # None empties a field, and is an argument of a function
 
 
 def check_rendered(operator: Any) -> None:
@@ -32,10 +33,8 @@ def check_rendered(operator: Any) -> None:
         message names the parameter.
     """
     for name in sorted(getattr(operator, "rendered_to_none", frozenset()) - set(FREE_TEXT)):
-        raise ConfigurationError(
-            f"{name} was rendered to None: its template, or the task whose output it is, returned no value. Omit it if "
-            "it is not needed."
-        )
+        if not name.startswith(MAY_CONTAIN_NONE):
+            raise rendered_to_none(name)
     for name, kind in text_parameters(type(operator)).items():  # type: ignore[arg-type]  # a class can be hashed
         value = getattr(operator, name, None)
         if value is None or (kind == ROW and isinstance(value, Mapping)):
@@ -50,6 +49,14 @@ def check_rendered(operator: Any) -> None:
             setattr(operator, name, text)
     if hasattr(operator, "confirm_timeout"):
         check_seconds("confirm_timeout", operator.confirm_timeout)
+
+
+def rendered_to_none(name: str) -> ConfigurationError:
+    """Return the error for a parameter, or an element of one, that was rendered to None."""
+    return ConfigurationError(
+        f"{name} was rendered to None: its template, or the task whose output it is, returned no value. Omit it if it "
+        "is not needed."
+    )
 
 
 def as_text(name: str, value: Any, *, is_id: bool = False) -> str:

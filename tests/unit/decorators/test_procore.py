@@ -145,6 +145,24 @@ def test_the_function_gets_the_row_and_the_current_state(emulator, row, store, a
     assert json.loads(json.dumps(instance)) == instance
 
 
+@pytest.mark.parametrize("name", ["step_occurrence_id", "project_id"])
+@pytest.mark.parametrize("is_named", [True, False])
+def test_an_element_of_the_row_rendered_to_none_is_named(emulator, row, store, approves, name, is_named):
+    given = {**row, name: "{{ none }}"}
+    rendered = {**row, name: None}
+    if is_named:
+        built = operator(approves, instance=given)
+        built.op_kwargs = {"instance": rendered}
+    else:
+        built = operator(approves, given)
+        built.op_args = [rendered]
+    sent = len(emulator.requests())
+
+    with pytest.raises(ConfigurationError, match=f"^instance: {name} was rendered to None"):
+        built.execute(in_task(store))
+    assert len(emulator.requests()) == sent
+
+
 def test_the_documented_keys_are_those_of_the_arguments(row, store, approves):
     run(approves(), store, row)
 
