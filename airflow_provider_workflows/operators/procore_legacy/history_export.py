@@ -54,8 +54,8 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, Procore
 
     Reference: https://developers.procore.com/documentation/tutorial-workflows
 
-    :param project_id: Project whose instances to export, or ``company`` for all; default: the connection's, else all
-        (templated).
+    :param project_id: Project whose instances to export, or ``company`` for all; default: the project of the
+        connection, else all (templated).
     :param instance_ids: Ids of the instances to export; default: the active ones (templated).
     :param include_active: Export the active instances in addition to ``instance_ids``.
     :param changed_since: Leave out listed instances that entered their state before this time: ISO-8601 text with a
