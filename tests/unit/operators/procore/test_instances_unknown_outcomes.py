@@ -65,11 +65,14 @@ def test_lost_start_by_an_unknown_creator_is_adopted(emulator, store, monkeypatc
 
 
 def test_start_that_returns_an_older_instance_adopts_it(emulator, store):
-    terminate_as_user(emulator, INSTANCE)
-    older = {"data": ProcoreHook().get_instance(INSTANCE)}
+    own = ProcoreHook().start_instance(TOOL, "5002")["id"]
+    terminate_as_user(emulator, own)
+    older = {"data": ProcoreHook().get_instance(own)}
     emulator.control("POST", "faults", method="POST", path=START, status=201, json=older)
 
-    assert start(item_id="5001").execute({"task_state_store": store})["adopted"] is True
+    result = start().execute({"task_state_store": store})
+
+    assert (result["instance_id"], result["adopted"]) == (own, True)
 
 
 # --- restart ---
