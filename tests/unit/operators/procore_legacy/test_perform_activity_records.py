@@ -115,7 +115,12 @@ def test_corrected_dag_performs_the_new_activity_after_a_rejection(emulator, sto
 
 
 @pytest.mark.parametrize(
-    "changed", [{"activity": "Deny"}, {"activity": "Approve", "state_id": "18707", "state_set_at": "2020-01-01"}]
+    "changed",
+    [
+        {"activity": "Deny"},
+        {"activity": "Approve", "state_id": "18707", "state_set_at": "2020-01-01"},
+        {"activity": "Approve", "instance_id": JOINT},
+    ],
 )
 def test_corrected_dag_does_not_report_what_was_sent_as_its_own(emulator, store, dies, changed):
     person(emulator, "Submit for Approval", "pat@example.com")
@@ -165,6 +170,18 @@ def test_occurrences_that_nothing_shows_apart_are_an_error(emulator, store):
     with pytest.raises(UnexpectedResponse, match="two occurrences of the state cannot be distinguished"):
         perform().execute({"task_state_store": Store()})
     assert posts(emulator) == 1
+
+
+def test_nothing_is_sent_where_the_state_may_have_been_left(emulator, store, monkeypatch):
+    mine = {"instance_id": JOINT, "activity": "Accept", "role": "Project Manager", **pin(JOINT)}
+    person(emulator, "Accept", "rita@example.com", JOINT)
+    set_flags(emulator, history_names="without")
+    show = ProcoreLegacyHook.get_instance
+    monkeypatch.setattr(ProcoreLegacyHook, "get_instance", lambda *a: {**show(*a), "current_state_set_at": "soon"})
+
+    with pytest.raises(UnexpectedResponse, match="unknown whether instance .* is still in the state.*'soon'"):
+        perform(**mine).execute({"task_state_store": store})
+    assert posts(emulator) == 0
 
 
 @pytest.mark.parametrize("shown", ["given", "null"])
@@ -386,6 +403,19 @@ def test_activity_without_a_role_is_named_and_not_performed(emulator, store, mon
 
     with pytest.raises(UnexpectedResponse, match="no role in which activity 'Submit for Approval'"):
         perform().execute({"task_state_store": store})
+    assert posts(emulator) == 0
+
+
+def test_row_of_a_colleague_does_not_show_what_a_killed_try_sent(emulator, store, dies):
+    set_flags(emulator, legacy_open_activities="until_state_moves")
+    person(emulator, "Accept", "pat@example.com", JOINT)
+    mine = {"instance_id": JOINT, "activity": "Accept", "role": "Project Manager"}
+    dies(ProcoreLegacyHook, "perform_activity", "before")
+    with pytest.raises(Killed):
+        perform(**mine).execute({"task_state_store": store})
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
+        perform(**mine).execute({"task_state_store": store})
     assert posts(emulator) == 0
 
 
