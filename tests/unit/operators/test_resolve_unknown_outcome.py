@@ -58,4 +58,4 @@ def test_server_error_is_raised_if_the_record_can_be_read():
     with pytest.raises(ServerError):
         resolve(lambda: None, lost=failed, again=lambda: "never")
     with pytest.raises(OutcomeUnknown):
-        resolve(raises(NotFound("x")), lost=failed)
+        resolve(raises(NotFound("x")), lost=failed, again=lambda: "never")

@@ -569,6 +569,7 @@ def test_rejected_second_try_of_a_killed_response_stays_unknown(emulator, store,
 
     with pytest.raises(AirflowFailException, match="OutcomeUnknown.*422"):
         respond(confirm_timeout=0).execute({"task_state_store": store})
+    assert sent(emulator) == 1
 
 
 @pytest.mark.parametrize("change", [{"files": "/nowhere/quote.pdf"}, {"option": "Aprove"}])
@@ -581,8 +582,11 @@ def test_retry_that_cannot_send_again_says_that_it_may_be_sent(emulator, store, 
         respond(confirm_timeout=0, **change).execute({"task_state_store": store})
 
 
-def test_retry_after_a_kill_behind_the_204_needs_no_record(emulator, store, dies):
+@pytest.mark.parametrize("lost", [0, 1])
+def test_retry_after_a_kill_behind_the_204_needs_no_record(emulator, store, dies, lost):
     set_flags(emulator, hidden_events="response_steps")
+    if lost:
+        emulator.control("POST", "faults", method="POST", path="/responses$", reset="before", times=lost)
     dies(ProcoreRespondOperator, "_confirmed", "before")
     with pytest.raises(Killed):
         respond(confirm_timeout=0).execute({"task_state_store": store})
@@ -590,7 +594,7 @@ def test_retry_after_a_kill_behind_the_204_needs_no_record(emulator, store, dies
     again = respond(confirm_timeout=0).execute({"task_state_store": store})
 
     assert (again["option"], again["step"], again["item_id"]) == ("Approve", "Budget Check", "5001")
-    assert (again["already_recorded"], again["confirmed"], sent(emulator)) == (True, False, 1)
+    assert (again["already_recorded"], again["confirmed"], sent(emulator)) == (True, False, 1 + lost)
 
 
 def test_another_option_after_a_taken_one_is_a_conflict(emulator, store):
