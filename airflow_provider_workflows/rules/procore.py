@@ -138,12 +138,15 @@ def terminated_by(history: Json) -> str | None:
 
 
 @documented_form()
-def ended_otherwise(history: Json, user_id: str) -> bool:
-    """Return whether the history shows that an instance ended by something else than a termination by a user."""
+def ended_otherwise(history: Json, user_id: str) -> bool | None:
+    """Return whether an instance ended by something else than a user's termination; None if it shows no end (yet)."""
     by = terminated_by(history)
     if by is not None:
         return by != user_id
-    return timeline_of(history).state == "complete" and is_given(history.get("status"))
+    history_timeline = timeline_of(history)
+    if not has_ended({"ended_at": history_timeline.ended_at, "state": history_timeline.state}):
+        return None
+    return history_timeline.state == "complete" and is_given(history.get("status"))
 
 
 def is_blocked(history: Json) -> bool:

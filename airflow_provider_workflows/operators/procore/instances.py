@@ -56,7 +56,7 @@ class ProcoreTerminateInstanceOperator(ProcoreInstanceOperator):
     retry terminates another one.
 
     Returns ``{instance_id, item_id, tool_type, project_id, ended_at, already_ended}``; ``already_ended`` is True if
-    the instance ended without this task, and None if its history cannot be read.
+    the instance ended without this task, and None if its history cannot be read or does not show the end.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
@@ -64,8 +64,8 @@ class ProcoreTerminateInstanceOperator(ProcoreInstanceOperator):
     :param tool_type: Tool of the item (templated).
     :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
     :param item_id: The item whose active instance, else newest one, to use (templated).
-    :param confirm_timeout: Seconds, or a timedelta, to poll for the end if the response was lost or does not show it;
-        default 60.
+    :param confirm_timeout: Seconds, or a timedelta, to poll for the end if the response was lost, or if it or the
+        history does not show it; default 60.
     :param dry_run: Only read, and return what would be sent, as ``{dry_run: True, would_send: [{method, path,
         body}], ...}`` (templated).
     :raises ConfigurationError: both instance and item given, or neither; an unknown tool.
@@ -120,10 +120,19 @@ class ProcoreTerminateInstanceOperator(ProcoreInstanceOperator):
                 raise
             self.log.info("%s Instance %s has ended in the meantime.", describe(rejection), instance_id)
             return already_ended, True
-        try:  # a request for an instance that has ended succeeds, too
+
+        def read_cause() -> bool | None:
             history = self.hook.get_instance_history(instance_id, project_id=self.level)
-            had_ended = rules.ended_otherwise(history, user_id)
-        except WorkflowsError as fault:
+            return rules.ended_otherwise(history, user_id)
+
+        fault = "its history does not show the end"
+        try:  # a request for an instance that has ended succeeds, too
+            had_ended = read_cause()
+            if had_ended is None:
+                had_ended = poll_until_found(read_cause, self.confirm_timeout)
+        except WorkflowsError as unreadable:
+            had_ended, fault = None, str(unreadable)
+        if had_ended is None:
             self.log.warning("It is not known who ended instance %s: %s", instance_id, fault)
             return ended, None
         if had_ended:

@@ -213,6 +213,8 @@ def test_only_a_pending_assignee_has_a_response_request():
     [
         ({"status": "complete", "history": []}, True),
         ({"status": "terminated", "history": []}, False),
+        ({"status": "in_progress", "history": []}, None),
+        ({"history": []}, None),
         ({"history": [{"type": "EndStep", "details": {**END, "end_type": None}}]}, False),
         ({"history": [{"type": "WorkflowTerminated", "details": {"terminated_by": {"id": 90001}}}]}, False),
         ({"history": [{"type": "WorkflowTerminated", "details": {"terminated_by": {"id": 90004}}}]}, True),

@@ -536,6 +536,16 @@ def test_end_by_another_user_is_not_claimed(emulator, store, monkeypatch, readab
     assert terminate().execute({"task_state_store": store})["already_ended"] is already_ended
 
 
+@pytest.mark.parametrize(("times", "already_ended"), [(1, False), (10**6, None)])
+def test_end_that_the_history_shows_late_is_read_again(emulator, store, times, already_ended):
+    running = {"data": ProcoreHook().get_instance_history(INSTANCE)}
+    emulator.control("POST", "faults", method="GET", path="/history$", status=200, json=running, times=times)
+
+    result = terminate(confirm_timeout=0.2).execute({"task_state_store": store})
+
+    assert result["already_ended"] is already_ended
+
+
 def test_ending_that_is_switched_off_is_a_rejection(emulator, store):
     emulator.control("PATCH", "flags", terminate_enabled="off")
 
