@@ -251,7 +251,7 @@ class WorkflowsoftIntegrationSensor(DryRunParameter, WorkflowsSensor):
         self.hook.get_api_token()  # before the poll, because a sign-in that fails is not a lost response
         try:
             self._persist(self.journal.poll_started(trigger.place, datetime.now(timezone.utc)))
-        except Exception as fault:  # of Airflow's API server
+        except Exception as fault:  # any failure of the store: instances of an earlier poll must still be delivered
             if not self.journal.received:
                 raise
             # Raised as an error that ends the polling, so what was received before is delivered.
@@ -300,7 +300,7 @@ class WorkflowsoftIntegrationSensor(DryRunParameter, WorkflowsSensor):
             try:
                 self._persist(journal)
                 break
-            except Exception as fault:  # of Airflow's API server
+            except Exception as fault:  # any failure of the store: these instances are not returned by another poll
                 if attempt == MAX_STORE_ATTEMPTS - 1:
                     self._journal = journal
                     self.log.error(
@@ -309,7 +309,7 @@ class WorkflowsoftIntegrationSensor(DryRunParameter, WorkflowsSensor):
                         *(name_instances(journal.instances), fault),
                     )
                     return
-                time.sleep(2.0**attempt)
+                time.sleep(2.0**attempt)  # on the worker, because a deferral would need the same store
         if self._store is not None and (unstored := journal.instances[MAX_INSTANCES:]):
             self.log.warning(
                 "The task state store has only the first %d of %d received instances, so a retry of this task would "
