@@ -591,7 +591,7 @@ def test_every_status_has_its_error(requests_mock, status, kind):
         ('{"code": 1, "message": "m", "fields": {"a": "b"}, "reason": "r"}', "m; r; a: b"),
         ('{"workflowed_object_type": "is missing"}', "workflowed_object_type: is missing"),
         ('{"Message": "An error.", "ExceptionMessage": "Read-only."}', "An error.; Read-only."),
-        ('{"Message": "Invalid.", "ModelState": {"Fields.x": ["is odd"]}}', "Invalid.; Fields.x: is odd"),
+        ('{"Message": "Invalid.", "ModelState": {"Fields.x": ["is no number"]}}', "Invalid.; Fields.x: is no number"),
         ('{"Message": "An error.", "InnerException": {"ExceptionMessage": "Read-only."}}', "An error.; Read-only."),
         ('{"title": "Conflict", "status": 409, "detail": "It is over."}', "It is over."),
         ('{"title": "It is over", "status": 409}', "title: It is over; status: 409"),

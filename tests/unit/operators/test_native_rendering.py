@@ -129,6 +129,21 @@ def test_whole_numbers_are_ids_and_labels(emulator, store):
     assert native(ProcoreStartInstanceOperator, store, item_id=5009)["item_id"] == "5009"
 
 
+def rendered_to_none(cls: type, name: str, value, *, is_template: bool, is_mapped: bool):
+    """Return an operator with a parameter in which a template, or the output of a task, was rendered to None."""
+    with DAG("any", schedule=None, params={"n": None}, render_template_as_native_obj=True):
+        parameters = {**GOOD[cls], name: value("{{ params.n }}" if is_template else task_result())}
+        if is_mapped:
+            operator = cls.partial(task_id="act", **parameters).expand(doc=["a"]).unmap({"doc": "a"})
+        else:
+            operator = cls(task_id="act", **parameters)
+    if is_template:
+        operator.render_template_fields({"params": {"n": None}})
+    else:
+        setattr(operator, name, value(None))  # as Airflow does with the output of a task
+    return operator
+
+
 @pytest.mark.parametrize("is_mapped", [False, True])
 @pytest.mark.parametrize("is_template", [True, False])
 @pytest.mark.parametrize(
@@ -145,16 +160,7 @@ def test_whole_numbers_are_ids_and_labels(emulator, store):
     ],
 )
 def test_a_parameter_rendered_to_none_is_not_omitted(emulator, store, cls, name, is_template, is_mapped):
-    with DAG("any", schedule=None, params={"n": None}, render_template_as_native_obj=True):
-        parameters = {**GOOD[cls], name: "{{ params.n }}" if is_template else task_result()}
-        if is_mapped:
-            operator = cls.partial(task_id="act", **parameters).expand(doc=["a"]).unmap({"doc": "a"})
-        else:
-            operator = cls(task_id="act", **parameters)
-    if is_template:
-        operator.render_template_fields({"params": {"n": None}})
-    else:
-        setattr(operator, name, None)  # as Airflow does with the output of a task
+    operator = rendered_to_none(cls, name, lambda none: none, is_template=is_template, is_mapped=is_mapped)
 
     with pytest.raises(ConfigurationError, match=f"^{name} was rendered to None"):
         operator.execute({"task_state_store": store})
@@ -176,17 +182,8 @@ def test_a_parameter_rendered_to_none_is_not_omitted(emulator, store, cls, name,
 )
 @pytest.mark.parametrize("is_template", [True, False])
 def test_an_element_rendered_to_none_is_not_omitted(emulator, store, cls, named, value, is_template, is_mapped):
-    with DAG("any", schedule=None, params={"n": None}, render_template_as_native_obj=True):
-        before = value("{{ params.n }}" if is_template else task_result())
-        parameters = {**GOOD[cls], named.partition(":")[0]: before}
-        if is_mapped:
-            operator = cls.partial(task_id="act", **parameters).expand(doc=["a"]).unmap({"doc": "a"})
-        else:
-            operator = cls(task_id="act", **parameters)
-    if is_template:
-        operator.render_template_fields({"params": {"n": None}})
-    else:
-        setattr(operator, named.partition(":")[0], value(None))  # as Airflow does with the output of a task
+    name = named.partition(":")[0]
+    operator = rendered_to_none(cls, name, value, is_template=is_template, is_mapped=is_mapped)
 
     with pytest.raises(ConfigurationError, match=f"^{named} was rendered to None"):
         operator.execute({"task_state_store": store})
